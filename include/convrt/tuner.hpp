@@ -1,0 +1,50 @@
+/// \file
+/// Find the fastest kernel for one problem on one device by measuring checked results.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "convrt/device.hpp"
+#include "convrt/export.h"
+
+namespace convrt {
+
+struct TuneProgress {
+  std::size_t done = 0, total = 0;  ///< candidates
+  std::string kernel;               ///< the one just measured
+  std::string best;                 ///< fastest so far; empty before the first success
+  double best_ms = 0;
+  double elapsed_ms = 0;
+};
+
+struct TuneResult {
+  std::string kernel;
+  double ms = 0;         ///< median time of one run; 0 where rejected
+  double spread = 0;     ///< (75th - 25th percentile) / median
+  double error = 0;      ///< largest |found - oracle| in units of the documented bound, over checked outputs
+  std::string rejected;  ///< empty, or why: "does not compile: ...", "wrong result: ...", "over budget"
+};
+
+struct TuneReport {
+  std::vector<TuneResult> results;  ///< fastest first, rejected ones last
+  bool complete = false;            ///< false: budget or cancel ended the search; calling again goes on from there
+  std::string best() const {
+    return results.empty() || !results[0].rejected.empty() ? std::string() : results[0].kernel;
+  }
+};
+
+struct TuneOptions {
+  double budget_ms = 2000;  ///< stop starting candidates after this; the first is always measured
+  std::function<void(const TuneProgress&)> progress = {};
+  std::stop_token cancel = {};
+};
+
+/// Measures the device's kernels on `desc` with random data, checks each one's numbers against the oracle before its
+/// time counts, stores best and runners-up in the user's tune cache, and returns the ranking. Thread-safe.
+CONVRT_API TuneReport tune(const Device& device, const Conv2dDesc& desc, const TuneOptions& options = {});
+
+}  // namespace convrt

@@ -1,0 +1,94 @@
+/// \file
+/// THE contract between core and a backend, and the only virtual functions of convrt. A backend is a folder that
+/// implements these three classes and one probe function; src/README.md says how to add one.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "convrt/device.hpp"
+#include "convrt/plan.hpp"
+#include "convrt/shader.hpp"
+
+namespace convrt::core {
+
+class Backend;
+
+/// Floats on a device. Upload and download are ordered with the device's queue.
+class BackendBuffer {
+ public:
+  virtual ~BackendBuffer() = default;
+  virtual const Backend* device() const = 0;  ///< where it was allocated
+  virtual std::size_t size() const = 0;       ///< floats
+  virtual void upload(std::span<const float> from) = 0;
+  virtual void download(std::span<float> to) = 0;
+};
+
+/// What a kernel is asked to become: validated by core, the name one of Backend::kernels(desc).
+struct PrepareRequest {
+  Conv2dDesc desc;
+  std::string kernel;
+  std::span<const float> weights;  ///< KCRS, desc.weights_size() floats; gone after prepare
+  std::span<const float> bias;     ///< K floats or empty; gone after prepare
+  int threads = 0;
+};
+
+/// One convolution ready to run: chosen kernel, packed weights. Immutable; every function may be called from many
+/// threads at once.
+class PreparedConv {
+ public:
+  virtual ~PreparedConv() = default;
+  /// Spans are already checked for length and overlap. Blocks.
+  virtual RunStats run(std::span<const float> src, std::span<float> dst) const = 0;
+  /// Buffers are already checked: this device's, right sizes, not the same.
+  virtual void enqueue(const std::shared_ptr<BackendBuffer>& src, const std::shared_ptr<BackendBuffer>& dst) const = 0;
+  /// Same kernel and packed weights, another n, h, w (validated by core).
+  virtual std::shared_ptr<const PreparedConv> reshaped(const Conv2dDesc& desc) const = 0;
+  virtual std::size_t workspace_bytes() const = 0;
+};
+
+/// A compiled custom shader (design section 4); only GPU backends have them.
+class CustomProgram {
+ public:
+  virtual ~CustomProgram() = default;
+  virtual const std::string& log() const = 0;
+  virtual RunStats run(const Conv2dDesc& desc, std::span<const float> src, std::span<const float> weights,
+                       std::span<float> dst, std::span<const float> bias) = 0;
+};
+
+/// One device.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const DeviceInfo& info() const = 0;
+  /// Part of every kernel name before the first dot: "cpu", "gl".
+  std::string family() const { return info().id.substr(0, info().id.find(':')); }
+
+  /// Full names of the kernels able to run `desc` (validated), best guess first. Whether a kernel is in the list may
+  /// not depend on n, h, w (reshaped keeps the kernel); its place may.
+  virtual std::vector<std::string> kernels(const Conv2dDesc& desc, int threads) const = 0;
+  virtual std::shared_ptr<const PreparedConv> prepare(const PrepareRequest& request) = 0;
+
+  virtual std::shared_ptr<BackendBuffer> allocate(std::size_t floats) = 0;
+  /// Waits for the queue; throws the first error since the last call.
+  virtual void synchronize() = 0;
+  /// True where BackendBuffers are host memory, so that chains need no staging copies.
+  virtual bool host_memory() const = 0;
+
+  /// Optional: nullptr means that this backend has no custom shaders.
+  virtual std::shared_ptr<CustomProgram> compile_custom(const ShaderSource&) { return nullptr; }
+};
+
+/// Every device of a backend, best first; what is broken is a log line, not an exception. Called once per process.
+std::vector<std::shared_ptr<Backend>> probe_cpu();
+std::vector<std::shared_ptr<Backend>> probe_gl();  // src/gl, or an empty list where convrt was built without it
+
+/// The device list behind convrt::devices(); tests put their own backends here.
+std::vector<std::shared_ptr<Backend>> all_backends();
+void add_backend_for_test(std::shared_ptr<Backend> backend);
+
+}  // namespace convrt::core

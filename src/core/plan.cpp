@@ -1,0 +1,93 @@
+#include "convrt/plan.hpp"
+
+#include <functional>
+#include <utility>
+
+#include "core/access.hpp"
+#include "core/backend.hpp"
+#include "core/fail.hpp"
+#include "core/log.hpp"
+#include "core/select.hpp"
+
+namespace convrt {
+
+struct Conv2dPlan::Impl {
+  Device device;
+  Conv2dDesc desc;
+  std::string kernel;
+  std::shared_ptr<const core::PreparedConv> prepared;
+};
+
+namespace {
+
+void expect_length(const Conv2dDesc& desc, const char* what, std::size_t expected, std::size_t found) {
+  if (expected != found)
+    core::fail(ErrorCode::invalid_argument, "convolution ", desc.str(), ": ", what, " must hold ", expected,
+               " floats, found ", found);
+}
+
+}  // namespace
+
+Conv2dPlan::Conv2dPlan(std::shared_ptr<const Impl> impl) noexcept : impl_(std::move(impl)) {}
+
+Conv2dPlan::Conv2dPlan(const Device& device, const Conv2dDesc& desc, std::span<const float> weights,
+                       std::span<const float> bias, const PlanOptions& options) {
+  desc.validate();
+  expect_length(desc, "weights (KCRS)", desc.weights_size(), weights.size());
+  if (!bias.empty()) expect_length(desc, "bias", static_cast<std::size_t>(desc.k), bias.size());
+  if (options.threads < 0)
+    core::fail(ErrorCode::invalid_argument, "PlanOptions::threads must be 0 (all cores) or more, found ",
+               options.threads);
+  core::Backend& backend = *core::Access::backend(device);
+  std::string kernel = core::select_kernel(backend, desc, options);
+  core::log(LogLevel::info, "plan ", desc.str(), " on ", backend.info().id, ": ", kernel);
+  auto prepared = backend.prepare({desc, kernel, weights, bias, options.threads});
+  impl_ = std::make_shared<const Impl>(Impl{device, desc, std::move(kernel), std::move(prepared)});
+}
+
+RunStats Conv2dPlan::run(std::span<const float> src, std::span<float> dst) const {
+  expect_length(desc(), "src", desc().src_size(), src.size());
+  expect_length(desc(), "dst", desc().dst_size(), dst.size());
+  if (dst.empty()) return {};
+  // std::less orders unrelated pointers, which < does not.
+  const std::less<const float*> before;
+  if (before(src.data(), dst.data() + dst.size()) && before(dst.data(), src.data() + src.size()))
+    core::fail(ErrorCode::invalid_argument, "convolution ", desc().str(), ": src and dst must not overlap");
+  return impl_->prepared->run(src, dst);
+}
+
+void Conv2dPlan::enqueue(const Buffer& src, Buffer& dst) const {
+  expect_length(desc(), "src buffer", desc().src_size(), src.size());
+  expect_length(desc(), "dst buffer", desc().dst_size(), dst.size());
+  if (dst.size() == 0) return;
+  const auto& from = core::Access::buffer(src);
+  const auto& to = core::Access::buffer(dst);
+  if (from == to)
+    core::fail(ErrorCode::invalid_argument, "convolution ", desc().str(), ": src and dst must be different buffers");
+  for (const auto* buffer : {from.get(), to.get()})
+    if (buffer->device() != core::Access::backend(impl_->device).get())
+      core::fail(ErrorCode::invalid_argument, "convolution ", desc().str(), ": this plan is on device ",
+                 impl_->device.info().id, ", but a buffer was allocated on ", buffer->device()->info().id);
+  impl_->prepared->enqueue(from, to);
+}
+
+Conv2dPlan Conv2dPlan::reshaped(int n, int h, int w) const {
+  Conv2dDesc next = desc();
+  next.n = n;
+  next.h = h;
+  next.w = w;
+  next.validate();
+  return Conv2dPlan(
+      std::make_shared<const Impl>(Impl{impl_->device, next, impl_->kernel, impl_->prepared->reshaped(next)}));
+}
+
+const Conv2dDesc& Conv2dPlan::desc() const { return impl_->desc; }
+const Device& Conv2dPlan::device() const { return impl_->device; }
+std::string Conv2dPlan::kernel() const { return impl_->kernel; }
+std::size_t Conv2dPlan::workspace_bytes() const { return impl_->prepared->workspace_bytes(); }
+
+const std::shared_ptr<const core::PreparedConv>& core::Access::prepared(const Conv2dPlan& plan) {
+  return plan.impl_->prepared;
+}
+
+}  // namespace convrt

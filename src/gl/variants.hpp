@@ -1,0 +1,63 @@
+/// \file
+/// The table of shader variants: which file, which parameters, when it fits, how it launches. Pure data and arithmetic;
+/// no OpenGL call is made here, so it is testable without a driver.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "convrt/conv2d.hpp"
+#include "gl/gl_probe.hpp"
+
+namespace convrt::gl {
+
+using Defines = std::vector<std::pair<std::string, std::string>>;
+
+/// One row of the table with one choice of its parameters: a kernel.
+struct Config {
+  std::string name;              ///< full kernel name: "gl.lds_64.64x64x16"
+  std::size_t row = 0;           ///< index into the table
+  std::array<int, 6> tile = {};  ///< the row says of what
+};
+
+/// Kernels able to run `desc` on a device, best guess first, gl.basic_64 (valid for every descriptor) last. Which names
+/// appear does not depend on n, h, w.
+std::vector<Config> configs(const Conv2dDesc& desc, const GlInfo& info);
+
+/// The device memory a step works on.
+enum class Role { src, weights, dst, bias, workspace };
+
+/// A program to compile: a file of shaders/ with defines. N is never a define.
+struct ProgramSpec {
+  std::string file;  ///< "lds_64.comp"
+  Defines defines;
+};
+
+/// One dispatch.
+struct Step {
+  std::size_t program = 0;                              ///< index into Recipe::programs
+  std::array<std::uint32_t, 3> groups = {};             ///< within the device's limits
+  std::vector<std::pair<std::uint32_t, Role>> buffers;  ///< SSBO binding -> memory
+  std::vector<std::uint32_t> params;                    ///< the std140 block at binding 3, as 32-bit words
+};
+
+/// Everything one convolution runs: steps in order, a barrier between those that depend on one another.
+struct Recipe {
+  std::vector<ProgramSpec> programs;
+  std::vector<Step> steps;
+  std::size_t workspace_floats = 0;
+};
+
+/// Throws Error{unsupported} with the numbers where the problem exceeds the device's limits even when split along N,
+/// rows or K.
+Recipe recipe(const Config& config, const Conv2dDesc& desc, const GlInfo& info);
+
+/// KCRS weights in the order the variant reads. Independent of n, h, w.
+std::vector<float> pack_weights(const Config& config, const Conv2dDesc& desc, std::span<const float> weights);
+
+}  // namespace convrt::gl

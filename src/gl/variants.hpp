@@ -38,21 +38,31 @@ struct ProgramSpec {
   Defines defines;
 };
 
-/// One dispatch.
-struct Step {
-  std::size_t program = 0;                              ///< index into Recipe::programs
-  std::array<std::uint32_t, 3> groups = {};             ///< within the device's limits
-  std::vector<std::pair<std::uint32_t, Role>> buffers;  ///< SSBO binding -> memory
-  std::vector<std::uint32_t> params;                    ///< the std140 block at binding 3, as 32-bit words
+/// A range of one memory at one SSBO binding. The offset is a multiple of GlLimits::block_alignment.
+struct Binding {
+  std::uint32_t binding = 0;
+  Role role = Role::src;
+  std::uint64_t offset_bytes = 0;
+  std::uint64_t size_bytes = 0;  ///< from the offset, 0: to the end of the memory
 };
 
-/// Everything one convolution runs: steps in order, a barrier between those that depend on one another.
+/// One dispatch.
+struct Step {
+  std::size_t program = 0;                   ///< index into Recipe::programs
+  std::array<std::uint32_t, 3> groups = {};  ///< within the device's limits
+  std::vector<Binding> buffers;
+  std::vector<std::uint32_t> params;  ///< the std140 block at binding 3, as 32-bit words
+  bool after_previous = false;        ///< reads what an earlier step of the recipe wrote: needs a barrier before it
+};
+
+/// Everything one convolution runs, in order.
 struct Recipe {
   std::vector<ProgramSpec> programs;
   std::vector<Step> steps;
   std::size_t workspace_floats = 0;
 };
 
+/// The weights memory holds what pack_weights returns; bias is K floats (zeros where there is none).
 /// Throws Error{unsupported} with the numbers where the problem exceeds the device's limits even when split along N,
 /// rows or K.
 Recipe recipe(const Config& config, const Conv2dDesc& desc, const GlInfo& info);

@@ -1,0 +1,71 @@
+// Every device x every kernel x every problem. One problem again: CONVRT_TEST_PROBLEM, CONVRT_TEST_DEVICE,
+// CONVRT_TEST_KERNEL (a prefix), CONVRT_TEST_SEED; a failure prints the line. ctest runs this program in shards.
+#include "conformance.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "cases.hpp"
+
+namespace convrt::test {
+namespace {
+
+struct Given {
+  Device device;
+  Conv2dDesc desc;
+};
+
+std::vector<Given> given(std::string_view family) {
+  const std::string only = environment("CONVRT_TEST_DEVICE");
+  std::vector<Given> all;
+  for (const Device& device : devices()) {
+    const std::string& id = device.info().id;
+    if (id.substr(0, id.find(':')) != family || (!only.empty() && only != id)) continue;
+    for (const Conv2dDesc& desc : conformance_cases()) all.push_back({device, desc});
+  }
+  return all;
+}
+
+class Conformance : public testing::TestWithParam<Given> {};
+
+TEST_P(Conformance, EveryKernelIsRight) {
+  EXPECT_EQ(check_kernels(GetParam().device, GetParam().desc, seed(), environment("CONVRT_TEST_KERNEL")), "");
+}
+
+// gtest allows letters, digits and underscores only; the index keeps names apart.
+std::string name(const testing::TestParamInfo<Given>& info) {
+  std::string text = std::to_string(info.index) + "_" + info.param.device.info().id + "_" + info.param.desc.str();
+  std::ranges::replace_if(
+      text, [](unsigned char c) { return std::isalnum(c) == 0; }, '_');
+  return text;
+}
+
+void PrintTo(const Given& g, std::ostream* out) { *out << g.desc.str() << " on " << g.device.info().id; }
+
+INSTANTIATE_TEST_SUITE_P(cpu, Conformance, testing::ValuesIn(given("cpu")), name);
+INSTANTIATE_TEST_SUITE_P(gl, Conformance, testing::ValuesIn(given("gl")), name);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Conformance);
+
+TEST(Cases, AreValidAndDistinct) {
+  std::vector<std::string> seen;
+  for (const Conv2dDesc& d : hand_picked_cases()) {
+    d.validate();
+    seen.push_back(d.str());
+  }
+  std::ranges::sort(seen);
+  EXPECT_EQ(std::ranges::adjacent_find(seen), seen.end());
+}
+
+}  // namespace
+}  // namespace convrt::test
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  std::printf("CONVRT_TEST_SEED=%llu\n", static_cast<unsigned long long>(convrt::test::seed()));
+  // tests/CMakeLists.txt looks for this sentence to report the GL shards as skipped.
+  if (GTEST_FLAG_GET(filter).starts_with("gl") && convrt::test::given("gl").empty())
+    std::puts("no GL device here: GL kernels are not tested");
+  return RUN_ALL_TESTS();
+}

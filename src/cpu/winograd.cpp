@@ -74,8 +74,8 @@ Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tile
       if (cut.blocks < least_blocks) continue;
       const double block_tiles = static_cast<double>(ceil_div(steps, cut.blocks) * form.tile_step);
       const double filters = static_cast<double>(ceil_div(panels, splits)) * form.panel;
-      // The transforms move about as much data as 5 multiply-adds per point and channel.
-      const double piece = block_tiles * points(m) * (s.c * filters + 5 * (s.c + filters));
+      // The transforms cost about as much as 15 multiply-adds per point and channel.
+      const double piece = block_tiles * points(m) * (s.c * filters + 15 * (s.c + filters));
       cut.cost = piece * static_cast<double>(ceil_div(cut.blocks * splits * groups, threads));
       if (best.cost == 0 || cut.cost < best.cost) best = cut;
     }
@@ -97,7 +97,7 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
       variant.vectors = 1;
       const WinogradShape s = shape_of(desc, m);
       const Cut cut = cut_work(form_of(desc, isa, m), s, tile_count(s, desc.n), m, desc.groups, threads);
-      variant.cost_ms = predicted_ms(info, isa, 2 * cut.cost, 0.9, 1);
+      variant.cost_ms = predicted_ms(info, isa, 2 * cut.cost, 0.8, 1);
       found.push_back(std::move(variant));
     }
   }

@@ -1,0 +1,119 @@
+// convrt_bench: checked GFLOP/s of named convolutions, beside oneDNN in the same run. See bench/NOTES.md for the
+// method.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iomanip>
+#include <iostream>
+#include <map>
+
+#include "export.hpp"
+#include "report.hpp"
+#include "session.hpp"
+
+namespace {
+
+using namespace convrt;
+using namespace convrt::bench;
+
+struct Arguments {
+  Options options;
+  std::string layout = "both", clock = "wall", json, csv;
+  bool list = false, no_peers = false, quick = false;
+};
+
+void define(CLI::App& app, Arguments& a) {
+  Options& o = a.options;
+  std::string names;
+  for (const Suite& suite : suites()) names.append(names.empty() ? "" : ", ").append(suite.name);
+  app.add_option("--suite", o.suites, "Suites: " + names + " (default peers36)")->delimiter(',');
+  app.add_option("--problem", o.problems, "A problem string, e.g. n1c64h56w56k64r3s3ph1pw1+nhwc; may be repeated");
+  app.add_option("--filter", o.filter, "Only layers whose name contains this");
+  app.add_option("--device", o.devices, "Device ids, \"best\" or \"all\"")->delimiter(',')->capture_default_str();
+  app.add_option("--kernel", o.kernels, "Kernel names or prefixes, \"all\" for each; default: convrt's choice")
+      ->delimiter(',');
+  app.add_option("--threads", o.threads, "Thread counts, 0 for all cores (default 1,0)")
+      ->delimiter(',')
+      ->check(CLI::Range(0, 4096));
+  app.add_option("--layout", a.layout, "nchw, nhwc or both")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"nchw", "nhwc", "both"}));
+  app.add_option("--reps", o.runner.samples, "Samples of each time")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 10000));
+  app.add_option("--sample-ms", o.runner.sample_ms, "Length of a sample, milliseconds")
+      ->capture_default_str()
+      ->check(CLI::Range(0.01, 10000.0));
+  app.add_option("--clock", a.clock, "wall, or thread: CPU time of one thread, for a busy machine (--threads=1)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"wall", "thread"}));
+  app.add_flag("--quick", a.quick, "5 samples of 1 ms: a first look, not a measurement");
+  app.add_flag("--no-peers", a.no_peers, "Leave oneDNN out");
+  app.add_option("--json", a.json, "Write all results and the environment here (bench/plot.py draws them)");
+  app.add_option("--csv", a.csv, "The same as a table");
+  app.add_flag("--list", a.list, "Print the suites, or the layers of the chosen suites and problems, and stop");
+}
+
+void list(const Options& options) {
+  if (options.suites.empty() && options.problems.empty()) {
+    for (const Suite& suite : suites())
+      std::cout << std::left << std::setw(14) << suite.name << std::setw(4) << workloads(suite.name).size()
+                << "layers: " << suite.about << '\n';
+    return;
+  }
+  for (const Workload& w : selected_workloads(options))
+    std::cout << std::left << std::setw(28) << w.name << std::right << std::fixed << std::setprecision(4)
+              << std::setw(9) << w.desc.flops() * 1e-9 << " GFLOP  " << w.desc.str() << '\n';
+}
+
+// 0: all right; 1: a result of convrt or a peer was wrong
+int run(Arguments& a) {
+  Options& o = a.options;
+  if (a.layout != "both") o.layouts = {a.layout == "nhwc" ? Layout::nhwc : Layout::nchw};
+  o.peers = !a.no_peers;
+  if (a.quick) {
+    o.runner.samples = 5;
+    o.runner.sample_ms = 1;
+  }
+  if (a.clock == "thread") {
+    o.runner.clock = Clock::thread;
+    o.threads = {1};
+  }
+  if (a.list) {
+    list(o);
+    return 0;
+  }
+  const Session session = run_session(o);
+  for (const auto& [key, value] : session.environment.fields)
+    if (!value.empty()) std::cout << key << ": " << value << '\n';
+  print_tables(std::cout, session);
+  print_comparison(std::cout, session);
+  if (!a.json.empty()) write_file(a.json, to_json(session));
+  if (!a.csv.empty()) write_file(a.csv, to_csv(session));
+  for (const Result& r : session.results)
+    if (!r.error.empty()) return 1;
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Checked GFLOP/s of 2-D convolutions: convrt, and oneDNN in the same run.", "convrt_bench");
+  app.footer(
+      "Every result is compared with a double-precision oracle before its time counts. Exit status: 0 all right, 1 a\n"
+      "result was wrong, 2 bad arguments or a failure.\n"
+      "Examples:\n"
+      "  convrt_bench --suite=resnet50 --threads=1 --layout=nhwc\n"
+      "  convrt_bench --problem=n1c64h56w56k64r3s3ph1pw1 --kernel=all --reps=31\n"
+      "  convrt_bench --suite=layers --json=layers.json");
+  Arguments arguments;
+  define(app, arguments);
+  try {
+    app.parse(argc, argv);
+    return run(arguments);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  } catch (const std::exception& e) {
+    std::cerr << "convrt_bench: " << e.what() << '\n';
+    return 2;
+  }
+}

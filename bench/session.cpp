@@ -1,0 +1,226 @@
+#include "session.hpp"
+
+#include <algorithm>
+#include <deque>
+#include <exception>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "contender.hpp"
+#include "convrt/device.hpp"
+#include "core/fail.hpp"
+#include "cpu/cpu_probe.hpp"
+#include "peers/onednn.hpp"
+#include "progress.hpp"
+#include "statistics.hpp"
+
+namespace convrt::bench {
+namespace {
+
+const char* label(Layout layout) { return layout == Layout::nhwc ? "NHWC" : "NCHW"; }
+
+std::string table_name(int threads, Layout layout) {
+  return std::to_string(threads) + (threads == 1 ? " thread, " : " threads, ") + label(layout) + " in and out";
+}
+
+std::vector<Device> selected_devices(const std::vector<std::string>& ids) {
+  std::vector<Device> found;
+  for (const std::string& id : ids) {
+    if (id == "all")
+      for (const Device& device : devices()) found.push_back(device);
+    else
+      found.push_back(find_device(id));
+  }
+  return found;
+}
+
+std::vector<int> selected_threads(const std::vector<int>& wanted) {
+  std::vector<int> threads;
+  for (const int t : wanted) {
+    const int number = t > 0 ? t : cpu::cpu_info().cores;
+    if (std::find(threads.begin(), threads.end(), number) == threads.end()) threads.push_back(number);
+  }
+  return threads;
+}
+
+// A contender on its problem, and what became of it.
+struct Entry {
+  std::shared_ptr<Problem> problem;
+  Contender contender;
+  Result result;
+};
+
+class SessionRunner {
+ public:
+  explicit SessionRunner(const Options& options) : options_(options), devices_(selected_devices(options.devices)) {}
+
+  Session run() {
+    Session session;
+    session.environment = environment();
+    session.suites = options_.suites;
+    const cpu::Isa best = cpu::cpu_info().isas.front();
+    for (const int threads : thread_rounds()) {
+      build(threads);
+      time(threads, session);
+      session.bandwidths.emplace_back(threads, bandwidths(best, threads));
+    }
+    return session;
+  }
+
+ private:
+  bool layers_suite() const { return options_.suites == std::vector<std::string>{"layers"}; }
+
+  // The layers suite compares thread counts inside one table, so it is one round.
+  std::vector<int> thread_rounds() const {
+    return layers_suite() ? std::vector<int>{1} : selected_threads(options_.threads);
+  }
+
+  std::vector<Layout> layouts(const Workload& workload) const {
+    if (!options_.problems.empty() && workload.name == workload.desc.str()) return {workload.desc.layout};
+    return options_.layouts;
+  }
+
+  void add(const std::shared_ptr<Problem>& problem, Contender contender) {
+    Entry entry{problem, std::move(contender), {}};
+    const Contender& c = entry.contender;
+    Result& r = entry.result;
+    r.workload = problem->workload();
+    r.table = c.table.empty() ? table_name(c.threads, c.layout) : c.table;
+    r.contender = c.name;
+    r.kernel = c.kernel;
+    r.device = c.device;
+    r.layout = c.layout;
+    r.threads = c.threads;
+    r.peer = c.peer;
+    r.checked = check(*problem, c);
+    if (!r.checked.ok()) r.error = r.checked.str();
+    entries_.push_back(std::move(entry));
+  }
+
+  void add_convrt(const std::shared_ptr<Problem>& problem, const Device& device, Layout layout, int threads,
+                  const std::string& kernel, const std::string& name = {}, const std::string& table = {}) {
+    std::optional<Contender> contender = make_convrt(problem, device, layout, threads, kernel);
+    if (!contender) return;
+    if (contender->device != "cpu") contender->name = contender->device + (kernel.empty() ? "" : " " + kernel);
+    if (!name.empty()) contender->name = name;
+    contender->table = table;
+    add(problem, std::move(*contender));
+  }
+
+  void build_layers(const std::shared_ptr<Problem>& problem, Layout layout) {
+    const int all = cpu::cpu_info().cores;
+    const std::string table = std::string("what each layer of the design adds, ") + label(layout);
+    const Device cpu = find_device("cpu");
+    for (const char* kernel :
+         {"cpu.reference", "cpu.direct", "cpu.depthwise", "cpu.gemm", "cpu.winograd_f2x2", "cpu.winograd_f4x4"})
+      add_convrt(problem, cpu, layout, 1, kernel, {}, table);
+    add_convrt(problem, cpu, layout, 1, "", "chosen", table);
+    if (all > 1) add_convrt(problem, cpu, layout, all, "", "chosen, " + std::to_string(all) + " threads", table);
+    for (const Device& device : devices())
+      if (device.info().id != "cpu") add_convrt(problem, device, layout, 1, "", {}, table);
+  }
+
+  void build(int threads) {
+    entries_.clear();
+    const std::vector<Workload> all = selected_workloads(options_);
+    Progress progress("checking results, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads"));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      progress.show(static_cast<double>(i) / static_cast<double>(all.size()), all[i].name);
+      const auto problem = std::make_shared<Problem>(all[i]);
+      for (const Layout layout : layouts(all[i])) {
+        if (layers_suite()) {
+          build_layers(problem, layout);
+          continue;
+        }
+        for (const Device& device : devices_)
+          for (const std::string& kernel : options_.kernels) {
+            if (kernel != "all") {
+              add_convrt(problem, device, layout, threads, kernel);
+              continue;
+            }
+            for (const std::string& each : device.kernels(problem->desc(layout)))
+              if (each != "cpu.reference") add_convrt(problem, device, layout, threads, each);
+          }
+      }
+      if (options_.peers && !layers_suite()) add_peers(problem, layouts(all[i]), threads);
+    }
+  }
+
+  void add_peers(const std::shared_ptr<Problem>& problem, const std::vector<Layout>& wanted, int threads) {
+    for (Contender& peer : make_onednn(problem, threads)) {
+      const bool free = peer.name == "onednn free" || peer.name == "onednn winograd";
+      if (!free && std::find(wanted.begin(), wanted.end(), peer.layout) == wanted.end()) continue;
+      // A free layout belongs to no table more than to another: it stands in the last.
+      if (free) peer.table = table_name(threads, wanted.back());
+      add(problem, std::move(peer));
+    }
+  }
+
+  // The layers' jobs and, among them, the FMA loop of every instruction set: the peak has the same conditions.
+  void time(int threads, Session& session) {
+    std::vector<Job> jobs;
+    std::vector<Entry*> timed;
+    for (Entry& entry : entries_) {
+      if (!entry.result.error.empty()) continue;
+      timed.push_back(&entry);
+      if (entry.contender.device_ms) entry.contender.device_ms->clear();
+      jobs.push_back({entry.contender.name + " " + entry.result.workload.name, entry.contender.run});
+    }
+    std::set<int> team_sizes = {threads};
+    for (const Entry* entry : timed) team_sizes.insert(entry->result.threads);
+    std::deque<double> flops;  // stable addresses: the jobs write into it
+    std::vector<std::pair<cpu::Isa, int>> peaks;
+    for (const int team : team_sizes)
+      for (const cpu::Isa isa : cpu::cpu_info().isas) {
+        if (!has_fma_loop(isa)) continue;
+        peaks.emplace_back(isa, team);
+        flops.push_back(0);
+        jobs.push_back({std::string("FMA peak ") + to_string(isa),
+                        [&count = flops.back(), isa, team] { count = run_fma_loop(isa, team); }});
+      }
+    measure(jobs, options_.runner);
+    for (std::size_t i = 0; i < timed.size(); ++i) {
+      Result& r = timed[i]->result;
+      r.seconds = std::move(jobs[i].seconds);
+      r.iterations = jobs[i].iterations;
+      if (timed[i]->contender.device_ms) r.device_ms = *timed[i]->contender.device_ms;
+    }
+    for (std::size_t i = 0; i < peaks.size(); ++i) {
+      const std::vector<double>& seconds = jobs[timed.size() + i].seconds;
+      const double middle = median(seconds);
+      session.peaks.push_back({to_string(peaks[i].first), peaks[i].second, flops[i] * 1e-9 / middle,
+                               (quantile(seconds, 0.75) - quantile(seconds, 0.25)) / middle,
+                               static_cast<int>(seconds.size())});
+    }
+    for (Entry& entry : entries_) session.results.push_back(std::move(entry.result));
+    entries_.clear();
+  }
+
+  const Options& options_;
+  std::vector<Device> devices_;
+  std::vector<Entry> entries_;
+};
+
+}  // namespace
+
+std::vector<Workload> selected_workloads(const Options& options) {
+  std::vector<Workload> all;
+  for (const std::string& problem : options.problems) {
+    const Conv2dDesc desc = Conv2dDesc::parse(problem);
+    desc.validate();
+    if (desc.n == 0) core::fail(ErrorCode::invalid_argument, "expected a problem to time, found n = 0 in ", problem);
+    all.push_back({desc.str(), desc});
+  }
+  std::vector<std::string> suites = options.suites;
+  if (suites.empty() && all.empty()) suites = {"peers36"};
+  for (const std::string& suite : suites)
+    for (Workload& workload : workloads(suite)) all.push_back(std::move(workload));
+  std::erase_if(all, [&](const Workload& w) { return w.name.find(options.filter) == std::string::npos; });
+  if (all.empty()) core::fail(ErrorCode::invalid_argument, "no layer's name contains \"", options.filter, "\"");
+  return all;
+}
+
+Session run_session(const Options& options) { return SessionRunner(options).run(); }
+
+}  // namespace convrt::bench

@@ -1,0 +1,31 @@
+/// \file
+/// From options to a finished Session: builds the contenders, checks every one, times those that are right.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "results.hpp"
+#include "runner.hpp"
+
+namespace convrt::bench {
+
+struct Options {
+  std::vector<std::string> suites;             ///< empty: peers36 unless problems are given
+  std::vector<std::string> problems;           ///< problem strings; their layout stands
+  std::string filter;                          ///< only layers whose name contains it
+  std::vector<std::string> devices = {"cpu"};  ///< ids, "best" or "all"
+  std::vector<std::string> kernels = {""};     ///< "": convrt's choice; a name or prefix; "all": each one listed
+  std::vector<int> threads = {1, 0};           ///< 0: all cores
+  std::vector<Layout> layouts = {Layout::nchw, Layout::nhwc};
+  bool peers = true;
+  RunnerOptions runner;
+};
+
+/// Which layers the options mean. Throws Error{invalid_argument}.
+std::vector<Workload> selected_workloads(const Options& options);
+
+/// Runs everything. Progress goes to stderr.
+Session run_session(const Options& options);
+
+}  // namespace convrt::bench

@@ -16,9 +16,9 @@ Worker::~Worker() {
 void Worker::post(std::function<void()> job) {
   {
     const std::scoped_lock lock(mutex_);
+    if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });  // first: if it fails, nothing was posted
     jobs_.push_back(std::move(job));
     ++posted_;
-    if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
   }
   wake_.notify_one();
 }

@@ -1,0 +1,340 @@
+// The ring of an executor: at most `depth` submissions in flight, run in order on one worker thread.
+#include "convrt/executor.hpp"
+
+#include <algorithm>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <utility>
+
+#include "core/access.hpp"
+#include "core/fail.hpp"
+#include "core/ticket.hpp"
+#include "core/worker.hpp"
+
+namespace convrt {
+namespace core {
+
+struct SlotMemory {
+  std::vector<float> src, dst;
+};
+
+/// The places of the ring. Shared, because a Slot or a Ticket may outlive the executor.
+struct Ring {
+  explicit Ring(int size) : depth(static_cast<std::size_t>(size)) {}
+
+  const std::size_t depth;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::size_t slots_taken = 0;  ///< acquired or submitted, and not done
+  bool stopping = false;
+  Clock::time_point first_start, last_end;
+  double busy_ms = 0;
+  ExecutorStats stats;
+  std::vector<std::unique_ptr<SlotMemory>> spare;
+
+  /// Waits until `free()` holds, under `lock`; counts the time as the host's.
+  template <class Free>
+  void wait(std::unique_lock<std::mutex>& lock, Free free) {
+    if (free()) return;
+    const auto start = Clock::now();
+    changed.wait(lock, free);
+    stats.host_wait_ms += milliseconds(Clock::now() - start);
+  }
+};
+
+namespace {
+
+/// Slot memory goes back to the ring when the last ticket that shows it is gone, or dies with the ring.
+std::shared_ptr<SlotMemory> lend(const std::shared_ptr<Ring>& ring, std::unique_ptr<SlotMemory> memory) {
+  return {memory.release(), [ring](SlotMemory* back) {
+            std::unique_ptr<SlotMemory> owned(back);
+            const std::scoped_lock lock(ring->mutex);
+            if (ring->spare.size() < ring->depth) ring->spare.push_back(std::move(owned));  // capacity is reserved
+          }};
+}
+
+}  // namespace
+
+struct SlotState {
+  std::shared_ptr<Ring> ring;
+  std::shared_ptr<SlotMemory> memory;
+  bool submitted = false;
+
+  ~SlotState() {
+    if (submitted) return;
+    const std::scoped_lock lock(ring->mutex);
+    --ring->slots_taken;
+    ring->changed.notify_all();
+  }
+};
+
+namespace {
+
+void check_chain(const std::vector<Conv2dPlan>& chain, int depth) {
+  if (depth < 1 || depth > 64) fail(ErrorCode::invalid_argument, "Executor: depth must be 1 to 64, found ", depth);
+  if (chain.empty()) fail(ErrorCode::invalid_argument, "Executor: expected at least one plan, found an empty chain");
+  for (std::size_t i = 1; i < chain.size(); ++i) {
+    const Conv2dDesc &from = chain[i - 1].desc(), &to = chain[i].desc();
+    if (Access::backend(chain[i].device()) != Access::backend(chain[0].device()))
+      fail(ErrorCode::invalid_argument, "Executor: a chain runs on one device, but plan 0 is on ",
+           chain[0].device().info().id, " and plan ", i, " on ", chain[i].device().info().id);
+    if (from.n != to.n || from.k != to.c || from.p() != to.h || from.q() != to.w || from.layout != to.layout)
+      fail(ErrorCode::invalid_argument, "Executor: plan ", i, " (", to.str(), ") must read what plan ", i - 1, " (",
+           from.str(), ") writes: n", from.n, "c", from.k, "h", from.p(), "w", from.q(), " in the same layout");
+    if (from.accumulate)
+      fail(ErrorCode::invalid_argument, "Executor: only the last plan of a chain may accumulate, found it in plan ",
+           i - 1, " (", from.str(), ")");
+  }
+}
+
+bool overlap(std::span<const float> a, std::span<const float> b) {
+  const std::less<const float*> before;  // orders unrelated pointers, which < does not
+  return !a.empty() && !b.empty() && before(a.data(), b.data() + b.size()) && before(b.data(), a.data() + a.size());
+}
+
+}  // namespace
+
+class ExecutorState {
+ public:
+  ExecutorState(std::vector<Conv2dPlan> chain, int depth);
+  ~ExecutorState();
+
+  Ticket submit(std::span<const float> src, std::span<float> dst);
+  Slot acquire();
+  Ticket submit(Slot slot);
+  void drain();
+  ExecutorStats stats() const;
+
+ private:
+  struct Interval {
+    Clock::time_point start, end;  ///< of the computation alone, as far as the backend tells
+  };
+  Ticket post(std::span<const float> src, std::span<float> dst, std::shared_ptr<SlotState> slot);
+  void execute(TicketState& ticket, std::span<const float> src, std::span<float> dst, bool slot) noexcept;
+  Interval compute(std::span<const float> src, std::span<float> dst, RunStats& stats);
+  RunStats run_plans(std::span<const float> src, std::span<float> dst);
+  Interval run_on_device(std::span<const float> src, std::span<float> dst);
+  std::size_t src_size() const { return chain_.front().desc().src_size(); }
+  std::size_t dst_size() const { return chain_.back().desc().dst_size(); }
+
+  const std::vector<Conv2dPlan> chain_;
+  const bool host_memory_;
+  std::vector<std::vector<float>> between_;  ///< host memory of a chain: each plan's dst but the last's
+  std::vector<Buffer> buffers_;              ///< device memory of a chain: src, then each plan's dst
+  std::shared_ptr<Ring> ring_;
+  Worker worker_;  ///< last: its thread ends before what it uses goes
+};
+
+ExecutorState::ExecutorState(std::vector<Conv2dPlan> chain, int depth)
+    : chain_((check_chain(chain, depth), std::move(chain))),
+      host_memory_(Access::backend(chain_[0].device())->host_memory()),
+      ring_(std::make_shared<Ring>(depth)) {
+  ring_->spare.reserve(ring_->depth);
+  if (chain_.size() == 1 || dst_size() == 0) return;  // Conv2dPlan::run brings its own staging
+  if (!host_memory_) buffers_.push_back(chain_[0].device().allocate(src_size()));
+  for (std::size_t i = 0; i < chain_.size(); ++i) {
+    if (!host_memory_)
+      buffers_.push_back(chain_[i].device().allocate(chain_[i].desc().dst_size()));
+    else if (i + 1 < chain_.size())
+      between_.emplace_back(chain_[i].desc().dst_size());
+  }
+}
+
+ExecutorState::~ExecutorState() {
+  const std::scoped_lock lock(ring_->mutex);
+  ring_->stopping = true;  // what the worker has not started yet, it cancels
+}
+
+Ticket ExecutorState::submit(std::span<const float> src, std::span<float> dst) {
+  if (src.size() != src_size() || dst.size() != dst_size())
+    fail(ErrorCode::invalid_argument, "Executor::submit: ", chain_.front().desc().str(), " expects ", src_size(),
+         " floats in src and ", dst_size(), " in dst, found ", src.size(), " and ", dst.size());
+  if (overlap(src, dst)) fail(ErrorCode::invalid_argument, "Executor::submit: src and dst must not overlap");
+  return post(src, dst, nullptr);
+}
+
+Slot ExecutorState::acquire() {
+  if (chain_.back().desc().accumulate)
+    fail(ErrorCode::invalid_argument, "Executor::acquire: ", chain_.back().desc().str(),
+         " adds to what dst holds, which a slot cannot give; submit spans instead");
+  std::unique_ptr<SlotMemory> memory;
+  {
+    std::unique_lock lock(ring_->mutex);
+    ring_->wait(lock, [&] { return ring_->slots_taken < ring_->depth; });
+    ++ring_->slots_taken;
+    if (!ring_->spare.empty()) {
+      memory = std::move(ring_->spare.back());
+      ring_->spare.pop_back();
+    }
+  }
+  std::shared_ptr<SlotState> state;
+  try {
+    state = std::make_shared<SlotState>();
+    state->submitted = true;  // until it is whole, the place is given back below
+    if (!memory) {
+      memory = std::make_unique<SlotMemory>();
+      memory->src.resize(src_size());
+      memory->dst.resize(dst_size());
+    }
+    state->memory = lend(ring_, std::move(memory));
+  } catch (...) {
+    const std::scoped_lock lock(ring_->mutex);
+    --ring_->slots_taken;
+    ring_->changed.notify_all();
+    throw;
+  }
+  state->ring = ring_;
+  state->submitted = false;
+  return Access::slot(std::move(state));
+}
+
+Ticket ExecutorState::submit(Slot slot) {
+  std::shared_ptr<SlotState> state = std::move(Access::slot_state(slot));
+  if (!state || state->ring != ring_)
+    fail(ErrorCode::invalid_argument, "Executor::submit: expected a slot that acquire() of this executor gave, found ",
+         state ? "another executor's" : "one already submitted or moved from");
+  return post(state->memory->src, state->memory->dst, state);
+}
+
+Ticket ExecutorState::post(std::span<const float> src, std::span<float> dst, std::shared_ptr<SlotState> slot) {
+  std::unique_lock lock(ring_->mutex);
+  ring_->wait(lock, [&] { return ring_->stats.in_flight < ring_->depth; });
+  // Made after the wait: total_ms is the time in the ring, not the time before it.
+  auto ticket = std::make_shared<TicketState>(dst, slot ? slot->memory : nullptr);
+  worker_.post([this, ticket, src, dst, from_slot = slot != nullptr] { execute(*ticket, src, dst, from_slot); });
+  if (slot) slot->submitted = true;  // its place is now given back by execute
+  ++ring_->stats.submitted;
+  ++ring_->stats.in_flight;
+  return Access::ticket(std::move(ticket));
+}
+
+void ExecutorState::execute(TicketState& ticket, std::span<const float> src, std::span<float> dst, bool slot) noexcept {
+  bool cancel;
+  {
+    const std::scoped_lock lock(ring_->mutex);
+    cancel = ring_->stopping;
+  }
+  Interval interval;
+  RunStats stats;
+  std::optional<Error> error;
+  if (cancel) {
+    error.emplace(ErrorCode::cancelled, "the executor was destroyed before this submission started");
+  } else {
+    try {
+      interval = compute(src, dst, stats);
+    } catch (...) {
+      error.emplace(as_error(std::current_exception()));
+    }
+  }
+  // Under the ring's lock: who finds the ticket done also finds it counted, and the other way round.
+  const std::scoped_lock lock(ring_->mutex);
+  if (error)
+    ticket.fail(*error);
+  else
+    ticket.succeed(stats);
+  ExecutorStats& total = ring_->stats;
+  --total.in_flight;
+  if (slot) --ring_->slots_taken;
+  ++(cancel ? total.cancelled : error ? total.failed : total.completed);
+  if (!error) {
+    // Intervals come in order of their start, so their union grows by what lies behind the latest end.
+    if (total.completed == 1) ring_->first_start = ring_->last_end = interval.start;
+    const auto start = std::max(interval.start, ring_->last_end);
+    if (interval.end > start) ring_->busy_ms += milliseconds(interval.end - start);
+    ring_->last_end = std::max(ring_->last_end, interval.end);
+    if (!host_memory_) {
+      total.bytes_uploaded += (src.size() + (chain_.back().desc().accumulate ? dst.size() : 0)) * sizeof(float);
+      total.bytes_downloaded += dst.size() * sizeof(float);
+    }
+  }
+  ring_->changed.notify_all();
+}
+
+ExecutorState::Interval ExecutorState::compute(std::span<const float> src, std::span<float> dst, RunStats& stats) {
+  if (!buffers_.empty()) {
+    const Interval interval = run_on_device(src, dst);
+    stats.device_ms = milliseconds(interval.end - interval.start);
+    return interval;
+  }
+  const auto start = Clock::now();
+  if (dst.empty()) return {start, start};  // n = 0
+  stats = run_plans(src, dst);
+  const auto end = Clock::now();
+  const auto device = std::chrono::duration_cast<Clock::duration>(
+      std::chrono::duration<double, std::milli>(std::max(0.0, stats.device_ms)));
+  return {std::max(start, end - device), end};
+}
+
+RunStats ExecutorState::run_plans(std::span<const float> src, std::span<float> dst) {
+  RunStats total;
+  for (std::size_t i = 0; i < chain_.size(); ++i) {
+    const bool last = i + 1 == chain_.size();
+    const std::span<const float> from = i == 0 ? src : between_[i - 1];
+    total.device_ms += chain_[i].run(from, last ? dst : between_[i]).device_ms;
+  }
+  return total;
+}
+
+ExecutorState::Interval ExecutorState::run_on_device(std::span<const float> src, std::span<float> dst) {
+  buffers_.front().upload(src);
+  if (chain_.back().desc().accumulate) buffers_.back().upload(dst);
+  const auto start = Clock::now();
+  for (std::size_t i = 0; i < chain_.size(); ++i) chain_[i].enqueue(buffers_[i], buffers_[i + 1]);
+  chain_[0].device().synchronize();
+  const auto end = Clock::now();
+  buffers_.back().download(dst);
+  return {start, end};
+}
+
+void ExecutorState::drain() {
+  std::unique_lock lock(ring_->mutex);
+  const ExecutorStats& s = ring_->stats;
+  // What was submitted up to now, not what others go on submitting.
+  ring_->changed.wait(lock, [&, target = s.submitted] { return s.submitted - s.in_flight >= target; });
+}
+
+ExecutorStats ExecutorState::stats() const {
+  const std::scoped_lock lock(ring_->mutex);
+  ExecutorStats s = ring_->stats;
+  const double wall_ms = milliseconds(ring_->last_end - ring_->first_start);
+  if (wall_ms > 0) s.device_busy_share = std::min(1.0, ring_->busy_ms / wall_ms);
+  return s;
+}
+
+namespace {
+
+ExecutorState& valid(const std::unique_ptr<ExecutorState>& state) {
+  if (!state) fail(ErrorCode::invalid_argument, "this Executor was moved from");
+  return *state;
+}
+
+}  // namespace
+}  // namespace core
+
+Slot::Slot(std::shared_ptr<core::SlotState> state) noexcept : state_(std::move(state)) {}
+Slot::Slot(Slot&&) noexcept = default;
+Slot& Slot::operator=(Slot&&) noexcept = default;
+Slot::~Slot() = default;
+
+std::span<float> Slot::src() {
+  if (!state_) core::fail(ErrorCode::invalid_argument, "this Slot was submitted or moved from");
+  return state_->memory->src;
+}
+
+Executor::Executor(Conv2dPlan plan, int depth) : Executor(std::vector<Conv2dPlan>{std::move(plan)}, depth) {}
+Executor::Executor(std::vector<Conv2dPlan> chain, int depth)
+    : state_(std::make_unique<core::ExecutorState>(std::move(chain), depth)) {}
+Executor::Executor(Executor&&) noexcept = default;
+Executor& Executor::operator=(Executor&&) noexcept = default;
+Executor::~Executor() = default;
+
+Ticket Executor::submit(std::span<const float> src, std::span<float> dst) {
+  return core::valid(state_).submit(src, dst);
+}
+Slot Executor::acquire() { return core::valid(state_).acquire(); }
+Ticket Executor::submit(Slot slot) { return core::valid(state_).submit(std::move(slot)); }
+void Executor::drain() { core::valid(state_).drain(); }
+ExecutorStats Executor::stats() const { return core::valid(state_).stats(); }
+
+}  // namespace convrt

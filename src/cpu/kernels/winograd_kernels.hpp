@@ -1,0 +1,65 @@
+/// \file
+/// The seam between winograd.cpp (what is computed where) and winograd_kernels.cpp (how, once per instruction set).
+///
+/// Letters: m x m is the output tile, a = m + 2 the patch it reads, and a*a its points. Tiles are numbered over image,
+/// tile row, tile column; the last row and column may stick out of the image.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "convrt/conv2d.hpp"
+#include "cpu/cpu_probe.hpp"
+
+namespace convrt::cpu {
+
+/// Tiles transformed together. 48 is three vectors of 16, eight rows of 6: enough to read a weight rarely, few enough
+/// for the transformed block to stay in L2 up to 128 channels.
+constexpr int kWinogradTiles = 48;
+
+/// One group of a convolution as the kernels see it.
+struct WinogradShape {
+  int c = 0, k = 0;                        ///< of the group
+  int src_channels = 0, dst_channels = 0;  ///< of the whole tensors
+  int h = 0, w = 0, p = 0, q = 0;
+  int pad_top = 0, pad_left = 0;
+  int tiles_h = 0, tiles_w = 0;  ///< ceil(p / m), ceil(q / m)
+  bool accumulate = false;
+  Activation activation = {};
+};
+
+/// A block of tiles times a range of weight panels. `src`, `dst`, `bias`, `weights` point at the group's first channel.
+struct WinogradTask {
+  const WinogradShape& shape;
+  std::int64_t first_tile;
+  int tiles;                   ///< at most kWinogradTiles
+  int panel_begin, panel_end;  ///< weight panels of WinogradForm::panel filters
+  const float* weights;        ///< [points][panel][c][filter of the panel]; the last nhwc panel is narrower
+  const float* bias;           ///< [k]
+  const float* src;
+  float* dst;
+  float* v;        ///< transformed patches: nchw [points][c][tile], nhwc [points][tile][c]
+  float* m;        ///< products: nchw [points][k of the step][tile], nhwc [points][tile][k of the step]
+  float* staging;  ///< rows between the two halves of a transform
+};
+
+/// The kernels of one tile size in one layout, with the sizes their caller must know.
+struct WinogradForm {
+  int tile_step;    ///< blocks of a multiple of this many tiles waste nothing
+  int panel;        ///< filters of a weight panel
+  int filter_step;  ///< k is padded to a multiple of this
+  std::size_t (*v_floats)(int c, int tiles);
+  std::size_t (*m_floats)(int tiles);
+  std::size_t staging_floats;
+  void (*transform_input)(const WinogradTask& task);
+  /// Needs the task's `v`; transforms back, adds bias and (accumulate) dst, activates, writes dst.
+  void (*multiply)(const WinogradTask& task);
+};
+
+struct WinogradKernels {
+  WinogradForm f2x2_nchw, f2x2_nhwc, f4x4_nchw, f4x4_nhwc;
+};
+
+const WinogradKernels* winograd_kernels(Isa isa);
+
+}  // namespace convrt::cpu

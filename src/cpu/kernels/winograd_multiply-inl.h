@@ -1,0 +1,107 @@
+/// \file
+/// The products of Winograd: for every point an ordinary small matrix product, with operands already in panels.
+
+#if defined(CONVRT_WINOGRAD_MULTIPLY_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CONVRT_WINOGRAD_MULTIPLY_INL_H_
+#undef CONVRT_WINOGRAD_MULTIPLY_INL_H_
+#else
+#define CONVRT_WINOGRAD_MULTIPLY_INL_H_
+#endif
+
+#include <cstddef>
+
+#include "cpu/kernels/winograd_tile-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace convrt::cpu::HWY_NAMESPACE {
+
+// Register tiles. kPanelFilters x kTileVectors accumulators with the tiles in the lanes (nchw), kTileRows x
+// kFilterVectors with the filters in the lanes (nhwc); each leaves room for a row of vectors and one broadcast.
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON  // 32 registers
+constexpr int kPanelFilters = 8, kTileVectors = 3, kTileRows = 6, kFilterVectors = 4;
+#elif HWY_TARGET == HWY_AVX2  // 16
+constexpr int kPanelFilters = 6, kTileVectors = 2, kTileRows = 6, kFilterVectors = 2;
+#else                         // 16, and a product without FMA needs one more
+constexpr int kPanelFilters = 4, kTileVectors = 2, kTileRows = 4, kFilterVectors = 2;
+#endif
+
+// Channels whose `b` stays in L1 while all rows of `a` pass.
+constexpr int kDepth = 128;
+
+/// Row i, step c of the broadcast operand: kFilters rows side by side in each panel ...
+template <int kFilters>
+struct PanelRows {
+  const float* p;
+  std::ptrdiff_t panel_stride;
+  HWY_INLINE float at(int i, std::ptrdiff_t c) const {
+    return p[(i / kFilters) * panel_stride + c * kFilters + i % kFilters];
+  }
+};
+
+/// ... or every row on its own.
+struct PlainRows {
+  const float* p;
+  std::ptrdiff_t row_stride;
+  HWY_INLINE float at(int i, std::ptrdiff_t c) const { return p[i * row_stride + c]; }
+};
+
+/// out[i][j] (+)= sum over c < depth of a.at(i, c) * b[c][j], j in kVectors vectors. b and out are vector-aligned.
+template <int kRows, int kVectors, class A>
+HWY_INLINE void multiply_tile(A a, const float* HWY_RESTRICT b, std::ptrdiff_t b_stride, std::ptrdiff_t depth, bool add,
+                              float* HWY_RESTRICT out, std::ptrdiff_t out_stride) {
+  static_assert(kRows <= 16 && kVectors <= 4);  // what the unroll pragmas cover: arrays must become registers
+  const F32 d;
+  Vf sum[kRows][kVectors];
+  HWY_UNROLL(16)
+  for (int i = 0; i < kRows; ++i) {
+    HWY_UNROLL(4)
+    for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::Zero(d);
+  }
+  if (add) {
+    HWY_UNROLL(16)
+    for (int i = 0; i < kRows; ++i) {
+      HWY_UNROLL(4)
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::Load(d, out + i * out_stride + j * kLanes);
+    }
+  }
+  for (std::ptrdiff_t c = 0; c < depth; ++c) {
+    Vf column[kVectors];
+    HWY_UNROLL(4)
+    for (int j = 0; j < kVectors; ++j) column[j] = hn::Load(d, b + c * b_stride + j * kLanes);
+    HWY_UNROLL(16)
+    for (int i = 0; i < kRows; ++i) {
+      const Vf scalar = hn::Set(d, a.at(i, c));
+      HWY_UNROLL(4)
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::MulAdd(scalar, column[j], sum[i][j]);
+    }
+  }
+  HWY_UNROLL(16)
+  for (int i = 0; i < kRows; ++i) {
+    HWY_UNROLL(4)
+    for (int j = 0; j < kVectors; ++j) hn::Store(sum[i][j], d, out + i * out_stride + j * kLanes);
+  }
+}
+
+/// The same with the number of rows and vectors known only now.
+template <int kRows, int kVectors, class A>
+HWY_INLINE void multiply_edge(int rows, int vectors, A a, const float* b, std::ptrdiff_t b_stride, std::ptrdiff_t depth,
+                              bool add, float* out, std::ptrdiff_t out_stride) {
+  if constexpr (kRows > 1) {
+    if (rows < kRows) {
+      multiply_edge<kRows - 1, kVectors>(rows, vectors, a, b, b_stride, depth, add, out, out_stride);
+      return;
+    }
+  }
+  if constexpr (kVectors > 1) {
+    if (vectors < kVectors) {
+      multiply_edge<kRows, kVectors - 1>(rows, vectors, a, b, b_stride, depth, add, out, out_stride);
+      return;
+    }
+  }
+  multiply_tile<kRows, kVectors>(a, b, b_stride, depth, add, out, out_stride);
+}
+
+}  // namespace convrt::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,175 @@
+/// \file
+/// The one-dimensional transforms of F(2,3) and F(4,3) (A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural
+/// Networks", 2015), and moving columns of neighbouring tiles between memory order and one tile per lane.
+///
+/// F(2,3) uses the points 0, 1, -1, infinity; F(4,3) uses 0, +-1/sqrt2, +-sqrt2, infinity. The usual +-1, +-2 amplify
+/// rounding 3.7 times as much in the worst case. Squares of our points are 1/2 and 2, so all constants but the points
+/// themselves are exact.
+
+#if defined(CONVRT_WINOGRAD_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CONVRT_WINOGRAD_TILE_INL_H_
+#undef CONVRT_WINOGRAD_TILE_INL_H_
+#else
+#define CONVRT_WINOGRAD_TILE_INL_H_
+#endif
+
+#include <cstddef>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace convrt::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using F32 = hn::ScalableTag<float>;
+using Vf = hn::Vec<F32>;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));  // our targets have fixed widths
+
+/// p[0, count) with zeros after it; reads nothing beyond.
+HWY_INLINE Vf load_first(const float* p, std::ptrdiff_t count) {
+  const F32 d;
+  if (count >= kLanes) return hn::LoadU(d, p);
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(count)), d, p);
+#else
+  HWY_ALIGN float copy[kLanes] = {};
+  for (std::ptrdiff_t i = 0; i < count; ++i) copy[i] = p[i];
+  return hn::Load(d, copy);
+#endif
+}
+
+/// Writes p[0, count) and nothing beyond.
+HWY_INLINE void store_first(Vf v, float* p, std::ptrdiff_t count) {
+  const F32 d;
+  if (count >= kLanes) {
+    hn::StoreU(v, d, p);
+    return;
+  }
+#if HWY_TARGET == HWY_AVX3
+  hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(count)), d, p);
+#else
+  HWY_ALIGN float copy[kLanes];
+  hn::Store(v, d, copy);
+  for (std::ptrdiff_t i = 0; i < count; ++i) p[i] = copy[i];
+#endif
+}
+
+HWY_INLINE Vf lower_pairs(Vf a, Vf b) {  // a0 a1 b0 b1 of every 128-bit block
+  const F32 d;
+  const hn::Repartition<double, F32> wide;
+  return hn::BitCast(d, hn::InterleaveLower(wide, hn::BitCast(wide, a), hn::BitCast(wide, b)));
+}
+
+HWY_INLINE Vf upper_pairs(Vf a, Vf b) {  // a2 a3 b2 b3 of every 128-bit block
+  const F32 d;
+  const hn::Repartition<double, F32> wide;
+  return hn::BitCast(d, hn::InterleaveUpper(wide, hn::BitCast(wide, a), hn::BitCast(wide, b)));
+}
+
+/// Tiles lie m floats apart in a row, so a vector holds a unit of kLanes/m neighbouring tiles and m units fill the
+/// lanes. Which lane a tile gets does not matter as long as both directions agree.
+template <int m>
+struct Tile;
+
+template <>
+struct Tile<2> {
+  static constexpr int kPoints = 4;  // a
+
+  /// B^T x
+  static HWY_INLINE void input(const Vf (&x)[4], Vf (&y)[4]) {
+    y[0] = hn::Sub(x[0], x[2]);
+    y[1] = hn::Add(x[1], x[2]);
+    y[2] = hn::Sub(x[2], x[1]);
+    y[3] = hn::Sub(x[3], x[1]);
+  }
+
+  /// A^T x
+  static HWY_INLINE void output(const Vf (&x)[4], Vf (&y)[2]) {
+    y[0] = hn::Add(hn::Add(x[0], x[1]), x[2]);
+    y[1] = hn::Add(hn::Sub(x[1], x[2]), x[3]);
+  }
+
+  /// Columns 0..3 of the tiles of two units: `here[u]` at column 0 of unit u, `next[u]` at column m.
+  static HWY_INLINE void load_columns(const float* line, const int* here, const int* next, Vf (&x)[4]) {
+    const F32 d;
+    const Vf a = hn::LoadU(d, line + here[0]), b = hn::LoadU(d, line + here[1]);
+    const Vf e = hn::LoadU(d, line + next[0]), f = hn::LoadU(d, line + next[1]);
+    x[0] = hn::OddEven(hn::DupEven(b), a);
+    x[1] = hn::OddEven(b, hn::DupOdd(a));
+    x[2] = hn::OddEven(hn::DupEven(f), e);
+    x[3] = hn::OddEven(f, hn::DupOdd(e));
+  }
+
+  /// m columns of one output row back to memory order, one vector a unit.
+  static HWY_INLINE void to_units(const Vf (&y)[2], Vf (&unit)[2]) {
+    unit[0] = hn::OddEven(hn::DupEven(y[1]), y[0]);
+    unit[1] = hn::OddEven(y[1], hn::DupOdd(y[0]));
+  }
+};
+
+template <>
+struct Tile<4> {
+  static constexpr int kPoints = 6;
+  static constexpr float kSmall = 0.707106781F, kLarge = 1.41421356F;  // the points
+
+  static HWY_INLINE void input(const Vf (&x)[6], Vf (&y)[6]) {
+    const F32 d;
+    const Vf small = hn::Set(d, kSmall), large = hn::Set(d, kLarge);
+    const Vf two = hn::Set(d, 2.0F), half = hn::Set(d, 0.5F), sum = hn::Set(d, 2.5F);
+    const Vf even2 = hn::NegMulAdd(two, x[2], x[4]), odd2 = hn::NegMulAdd(two, x[1], x[3]);
+    const Vf even1 = hn::NegMulAdd(half, x[2], x[4]), odd1 = hn::NegMulAdd(half, x[1], x[3]);
+    y[0] = hn::Add(hn::NegMulAdd(sum, x[2], x[4]), x[0]);
+    y[1] = hn::MulAdd(small, odd2, even2);
+    y[2] = hn::NegMulAdd(small, odd2, even2);
+    y[3] = hn::MulAdd(large, odd1, even1);
+    y[4] = hn::NegMulAdd(large, odd1, even1);
+    y[5] = hn::Add(hn::NegMulAdd(sum, x[3], x[5]), x[1]);
+  }
+
+  static HWY_INLINE void output(const Vf (&x)[6], Vf (&y)[4]) {
+    const F32 d;
+    const Vf small = hn::Set(d, kSmall), large = hn::Set(d, kLarge);
+    const Vf two = hn::Set(d, 2.0F), half = hn::Set(d, 0.5F);
+    const Vf even1 = hn::Add(x[1], x[2]), odd1 = hn::Mul(small, hn::Sub(x[1], x[2]));
+    const Vf even2 = hn::Add(x[3], x[4]), odd2 = hn::Mul(large, hn::Sub(x[3], x[4]));
+    y[0] = hn::Add(x[0], hn::Add(even1, even2));
+    y[1] = hn::Add(odd1, odd2);
+    y[2] = hn::MulAdd(two, even2, hn::Mul(half, even1));
+    y[3] = hn::Add(hn::MulAdd(two, odd2, hn::Mul(half, odd1)), x[5]);
+  }
+
+  static HWY_INLINE void load_columns(const float* line, const int* here, const int* next, Vf (&x)[6]) {
+    const F32 d;
+    {
+      const Vf a = hn::LoadU(d, line + here[0]), b = hn::LoadU(d, line + here[1]);
+      const Vf e = hn::LoadU(d, line + here[2]), f = hn::LoadU(d, line + here[3]);
+      const Vf ab01 = hn::InterleaveLower(d, a, b), ab23 = hn::InterleaveUpper(d, a, b);
+      const Vf ef01 = hn::InterleaveLower(d, e, f), ef23 = hn::InterleaveUpper(d, e, f);
+      x[0] = lower_pairs(ab01, ef01);
+      x[1] = upper_pairs(ab01, ef01);
+      x[2] = lower_pairs(ab23, ef23);
+      x[3] = upper_pairs(ab23, ef23);
+    }
+    const Vf a = hn::LoadU(d, line + next[0]), b = hn::LoadU(d, line + next[1]);
+    const Vf e = hn::LoadU(d, line + next[2]), f = hn::LoadU(d, line + next[3]);
+    const Vf ab01 = hn::InterleaveLower(d, a, b), ef01 = hn::InterleaveLower(d, e, f);
+    x[4] = lower_pairs(ab01, ef01);
+    x[5] = upper_pairs(ab01, ef01);
+  }
+
+  static HWY_INLINE void to_units(const Vf (&y)[4], Vf (&unit)[4]) {
+    const F32 d;
+    const Vf lower01 = hn::InterleaveLower(d, y[0], y[1]), upper01 = hn::InterleaveUpper(d, y[0], y[1]);
+    const Vf lower23 = hn::InterleaveLower(d, y[2], y[3]), upper23 = hn::InterleaveUpper(d, y[2], y[3]);
+    unit[0] = lower_pairs(lower01, lower23);
+    unit[1] = upper_pairs(lower01, lower23);
+    unit[2] = lower_pairs(upper01, upper23);
+    unit[3] = upper_pairs(upper01, upper23);
+  }
+};
+
+}  // namespace convrt::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,233 @@
+// cpu.winograd_f4x4.* and cpu.winograd_f2x2.*: 3x3 convolution with 4 and 2.25 times fewer products, fused per block
+// of tiles: patches transformed (v) -> one matrix product per point (m) -> transformed back into dst. Only one block's
+// v and m per thread ever exist.
+//
+// Error: |dst - exact| <= kappa * 2^-24 * max over the pixels of the tile of sum |w||x|, taken over its whole
+// (m+2) x (m+2) patch: an output leaks into its tile's neighbours, also as NaN or infinity. kappa is 8 for F(2x2) and
+// 64 for F(4x4); tests/winograd_test.cpp holds both. Integers are exact under F(2x2) while sums stay below 2^22.
+#include <omp.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+#include "cpu/algorithm.hpp"
+#include "cpu/cost.hpp"
+#include "cpu/kernels/winograd_kernels.hpp"
+
+namespace convrt::cpu {
+namespace {
+
+// Smaller layers spend their time in the transforms.
+constexpr int kMinChannels = 16;
+
+int points(int m) { return (m + 2) * (m + 2); }
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+const WinogradForm& form_of(const Conv2dDesc& desc, Isa isa, int m) {
+  const WinogradKernels& kernels = *winograd_kernels(isa);
+  if (desc.layout == Layout::nchw) return m == 2 ? kernels.f2x2_nchw : kernels.f4x4_nchw;
+  return m == 2 ? kernels.f2x2_nhwc : kernels.f4x4_nhwc;
+}
+
+WinogradShape shape_of(const Conv2dDesc& d, int m) {
+  WinogradShape s;
+  s.c = d.c / d.groups;
+  s.k = d.k / d.groups;
+  s.src_channels = d.c;
+  s.dst_channels = d.k;
+  s.h = d.h;
+  s.w = d.w;
+  s.p = d.p();
+  s.q = d.q();
+  s.pad_top = d.pad_top;
+  s.pad_left = d.pad_left;
+  s.tiles_h = static_cast<int>(ceil_div(s.p, m));
+  s.tiles_w = static_cast<int>(ceil_div(s.q, m));
+  s.accumulate = d.accumulate;
+  s.activation = d.activation;
+  return s;
+}
+
+std::int64_t tile_count(const WinogradShape& s, int n) { return std::int64_t{n} * s.tiles_h * s.tiles_w; }
+
+// How the work is cut: groups x blocks of tiles x ranges of weight panels, every piece on its own. Where a cut falls
+// changes no sum, so results do not depend on the number of threads.
+struct Cut {
+  std::int64_t steps = 0;   // tiles in units of WinogradForm::tile_step
+  std::int64_t blocks = 1;  // of nearly equal numbers of steps
+  int splits = 1;           // of the panels; each transforms the block's patches again
+  double cost = 0;          // of the busiest thread, in multiply-adds
+};
+
+Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles, int m, int groups, int threads) {
+  const std::int64_t steps = ceil_div(tiles, form.tile_step);
+  const std::int64_t least_blocks = ceil_div(steps, kWinogradTiles / form.tile_step);
+  const int panels = static_cast<int>(ceil_div(s.k, form.panel));
+  Cut best;
+  for (int splits = 1; splits <= std::min(panels, threads); ++splits)
+    for (const bool even : {false, true}) {
+      Cut cut = {steps, least_blocks, splits, 0};
+      if (even)
+        cut.blocks = std::min(steps, ceil_div(cut.blocks * splits * groups, threads) * threads / (splits * groups));
+      if (cut.blocks < least_blocks) continue;
+      const double block_tiles = static_cast<double>(ceil_div(steps, cut.blocks) * form.tile_step);
+      const double filters = static_cast<double>(ceil_div(panels, splits)) * form.panel;
+      // The transforms cost about as much as 15 multiply-adds per point and channel.
+      const double piece = block_tiles * points(m) * (s.c * filters + 15 * (s.c + filters));
+      cut.cost = piece * static_cast<double>(ceil_div(cut.blocks * splits * groups, threads));
+      if (best.cost == 0 || cut.cost < best.cost) best = cut;
+    }
+  return best;
+}
+
+std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int threads) {
+  std::vector<Variant> found;
+  if (desc.r != 3 || desc.s != 3 || desc.stride_h != 1 || desc.stride_w != 1 || desc.dilation_h != 1 ||
+      desc.dilation_w != 1 || desc.c / desc.groups < kMinChannels || desc.k / desc.groups < kMinChannels)
+    return found;
+  for (const Isa isa : info.isas) {
+    if (winograd_kernels(isa) == nullptr) continue;
+    for (const int m : {4, 2}) {
+      Variant variant;
+      variant.name = std::string(m == 4 ? "cpu.winograd_f4x4." : "cpu.winograd_f2x2.") + to_string(isa);
+      variant.isa = isa;
+      variant.rows = m;
+      variant.vectors = 1;
+      const WinogradShape s = shape_of(desc, m);
+      const Cut cut = cut_work(form_of(desc, isa, m), s, tile_count(s, desc.n), m, desc.groups, threads);
+      variant.cost_ms = predicted_ms(info, isa, 2 * cut.cost, 0.8, 1);
+      found.push_back(std::move(variant));
+    }
+  }
+  return found;
+}
+
+// Rows of G: what a filter row becomes at each point. The scale that makes the transforms of winograd_tile-inl.h exact
+// inverses is all here.
+using Row = std::array<double, 3>;
+constexpr std::array<Row, 4> kFilter2 = {{{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}}};
+constexpr double kRoot2 = 1.41421356237309504880;
+constexpr std::array<Row, 6> kFilter4 = {{{1, 0, 0},
+                                          {-2. / 3, -kRoot2 / 3, -1. / 3},
+                                          {-2. / 3, kRoot2 / 3, -1. / 3},
+                                          {1. / 6, kRoot2 / 6, 1. / 3},
+                                          {1. / 6, -kRoot2 / 6, 1. / 3},
+                                          {0, 0, 1}}};
+
+// G w G^T of one filter, rounded once, to[point * stride].
+template <std::size_t kPoints>
+void transform_filter(const std::array<Row, kPoints>& g, const float* w, float* to, std::ptrdiff_t stride) {
+  std::array<Row, kPoints> half;
+  for (std::size_t i = 0; i < kPoints; ++i)
+    for (std::size_t s = 0; s < 3; ++s) half[i][s] = g[i][0] * w[s] + g[i][1] * w[3 + s] + g[i][2] * w[6 + s];
+  for (std::size_t i = 0; i < kPoints; ++i)
+    for (std::size_t j = 0; j < kPoints; ++j, to += stride)
+      *to = static_cast<float>(half[i][0] * g[j][0] + half[i][1] * g[j][1] + half[i][2] * g[j][2]);
+}
+
+AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads) {
+  const int m = variant.rows;
+  const WinogradForm& form = form_of(desc, variant.isa, m);
+  const std::ptrdiff_t c_end = desc.c / desc.groups, k_end = desc.k / desc.groups;
+  const std::ptrdiff_t padded_k = ceil_div(k_end, form.filter_step) * form.filter_step;
+  const std::ptrdiff_t point_floats = c_end * padded_k, panels = ceil_div(k_end, form.panel);
+  AlignedFloats packed(static_cast<std::size_t>(desc.groups * points(m) * point_floats));
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+  for (int group = 0; group < desc.groups; ++group)
+    for (std::ptrdiff_t panel = 0; panel < panels; ++panel) {
+      const std::ptrdiff_t first = panel * form.panel, width = std::min<std::ptrdiff_t>(form.panel, padded_k - first);
+      float* base = packed.data() + group * points(m) * point_floats + first * c_end;
+      for (std::ptrdiff_t c = 0; c < c_end; ++c)
+        for (std::ptrdiff_t i = 0; i < width; ++i) {
+          static constexpr float kZeros[9] = {};
+          const std::ptrdiff_t k = first + i;
+          const float* w = k < k_end ? weights.data() + ((group * k_end + k) * c_end + c) * 9 : kZeros;
+          float* to = base + c * width + i;
+          if (m == 2)
+            transform_filter(kFilter2, w, to, point_floats);
+          else
+            transform_filter(kFilter4, w, to, point_floats);
+        }
+    }
+  return packed;
+}
+
+// Floats per thread, each part a whole number of cache lines.
+struct Scratch {
+  std::size_t v, m, staging;
+  Scratch(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles) {
+    const auto lines = [](std::size_t floats) { return (floats + 15) / 16 * 16; };
+    const int most =
+        static_cast<int>(std::min<std::int64_t>(kWinogradTiles, ceil_div(tiles, form.tile_step) * form.tile_step));
+    v = lines(form.v_floats(s.c, most));
+    m = lines(form.m_floats(most));
+    staging = lines(form.staging_floats);
+  }
+  std::size_t all() const { return v + m + staging; }
+};
+
+std::size_t scratch_floats(const Conv2dDesc& desc, const Variant& variant, int threads) {
+  const WinogradShape s = shape_of(desc, variant.rows);
+  const Scratch scratch(form_of(desc, variant.isa, variant.rows), s, tile_count(s, desc.n));
+  return scratch.all() * static_cast<std::size_t>(threads);
+}
+
+// Pieces [begin, end) of the cut, ordered so that those of one block follow each other and share its v.
+void run_pieces(const Run& run, const WinogradForm& form, const WinogradShape& s, const Cut& cut, std::int64_t begin,
+                std::int64_t end, float* scratch_base) {
+  const int m = run.variant.rows;
+  const std::int64_t tiles = tile_count(s, run.desc.n);
+  const Scratch scratch(form, s, tiles);
+  const int panels = static_cast<int>(ceil_div(s.k, form.panel));
+  const std::ptrdiff_t group_weights =
+      std::ptrdiff_t{points(m)} * s.c * ceil_div(s.k, form.filter_step) * form.filter_step;
+  const bool planes = run.desc.layout == Layout::nchw;
+  std::int64_t transformed = -1;
+  for (std::int64_t piece = begin; piece < end; ++piece) {
+    const std::int64_t block = piece / cut.splits;  // over groups, too
+    const auto split = static_cast<int>(piece % cut.splits);
+    const std::ptrdiff_t group = block / cut.blocks, at = block % cut.blocks;
+    const std::int64_t first = cut.steps * at / cut.blocks * form.tile_step;
+    const std::int64_t last = std::min(cut.steps * (at + 1) / cut.blocks * form.tile_step, tiles);
+    const WinogradTask task = {s,
+                               first,
+                               static_cast<int>(last - first),
+                               panels * split / cut.splits,
+                               panels * (split + 1) / cut.splits,
+                               run.weights + group * group_weights,
+                               run.bias + group * s.k,
+                               run.src + group * s.c * (planes ? std::ptrdiff_t{s.h} * s.w : 1),
+                               run.dst + group * s.k * (planes ? std::ptrdiff_t{s.p} * s.q : 1),
+                               scratch_base,
+                               scratch_base + scratch.v,
+                               scratch_base + scratch.v + scratch.m};
+    if (block != transformed) form.transform_input(task);
+    transformed = block;
+    form.multiply(task);
+  }
+}
+
+void execute(const Run& run) noexcept {
+  const int m = run.variant.rows;
+  const WinogradForm& form = form_of(run.desc, run.variant.isa, m);
+  const WinogradShape s = shape_of(run.desc, m);
+  const std::int64_t tiles = tile_count(s, run.desc.n);
+  const int wanted = useful_threads(run.desc.flops(), run.threads);
+  const Cut cut = cut_work(form, s, tiles, m, run.desc.groups, wanted);
+  const std::int64_t pieces = cut.blocks * cut.splits * run.desc.groups;
+  const std::size_t scratch_per_thread = Scratch(form, s, tiles).all();
+#pragma omp parallel num_threads(wanted)
+  {
+    const std::int64_t thread = omp_get_thread_num(), team = omp_get_num_threads();
+    run_pieces(run, form, s, cut, pieces * thread / team, pieces * (thread + 1) / team,
+               run.scratch + static_cast<std::size_t>(thread) * scratch_per_thread);
+  }
+}
+
+}  // namespace
+
+const Algorithm winograd = {variants, pack, scratch_floats, execute};
+
+}  // namespace convrt::cpu

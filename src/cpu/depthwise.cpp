@@ -118,7 +118,28 @@ void run_band(const Run& run, const DepthwiseKernels& kernels, const NchwShape& 
   }
 }
 
-void execute_nchw(const Run& run, const DepthwiseKernels& kernels) {
+// In place: where the instruction set masks loads and both strides agree.
+DepthwiseKernels::Plane plane_kernel(const Conv2dDesc& d, const Variant& variant) {
+  if (variant.rows == 0 || d.stride_h != d.stride_w) return nullptr;
+  return depthwise_kernels(variant.isa)->plane[(variant.rows - 3) / 2][d.stride_h - 1];
+}
+
+void execute_planes(const Run& run, DepthwiseKernels::Plane kernel) {
+  const Conv2dDesc& d = run.desc;
+  const Index p_end = d.p(), q_end = d.q(), multiplier = d.k / d.c;
+  constexpr Index band = 32;  // destination rows of a task
+  const Index bands = (p_end + band - 1) / band, tasks = Index{d.n} * d.k * bands;
+  const int threads = useful_threads(d.flops(), run.threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (Index task = 0; task < tasks; ++task) {
+    const Index nk = task / bands, image = nk / d.k, k = nk % d.k, first = task % bands * band;
+    kernel({run.src + (image * d.c + k / multiplier) * d.h * d.w, d.h, d.w, d.pad_top, d.pad_left,
+            run.weights + k * d.r * d.s, run.bias[k], run.dst + nk * p_end * q_end, first,
+            std::min(first + band, p_end), q_end, d.accumulate, d.activation});
+  }
+}
+
+void execute_strips(const Run& run, const DepthwiseKernels& kernels) {
   const Conv2dDesc& d = run.desc;
   const NchwShape shape(d, kernels.lanes);
   // Written as objects of their own type into raw scratch; implicit-lifetime arrays allow that.
@@ -137,109 +158,117 @@ void execute_nchw(const Run& run, const DepthwiseKernels& kernels) {
 
 // ---- NHWC
 
-// Per thread: [span][W][lanes] ring of expanded source rows (row h in slot h % span), then one bias vector.
+// Per thread: [rows][W][lanes] source rows expanded to whole vectors, then one bias vector.
 struct NhwcShape {
   Index lanes, blocks;  // blocks of `lanes` destination channels
-  Index span;           // source rows that one destination row may read
-  Index row_floats;     // of the ring
-  Index thread_floats, table_floats;
+  Index chunk;          // destination rows of a task: enough to reuse source rows in L1, few enough to share out
+  Index row_floats;     // of an expanded row
+  Index expanded_floats, thread_floats;
 
   NhwcShape(const Conv2dDesc& d, Index vector_lanes)
       : lanes(vector_lanes),
         blocks((d.k + lanes - 1) / lanes),
-        span(std::min<Index>(d.h, (Index{d.r} - 1) * d.dilation_h + 1)),
+        chunk(std::min(d.p(), 8)),
         row_floats(d.w * lanes),
-        thread_floats((d.k == d.c && d.k % lanes == 0 ? 0 : span * row_floats) + round_up(lanes, 16)),
-        table_floats(round_up(Index{d.r} * kPointerFloats, 16)) {}
-};
+        expanded_floats(d.k == d.c && d.k % lanes == 0 ? 0 : std::min<Index>(d.h, source_rows(d)) * row_floats),
+        thread_floats(round_up(expanded_floats + lanes, 16)) {}
 
-// The expanded rows of one (image, channel block) that a thread holds.
-struct Ring {
-  Index image = -1, block = -1;
-  Index next_h = 0;  // rows below are present, as far as they can be needed again
-};
-
-void expand_rows(const Run& run, const NhwcShape& shape, Ring& ring, Index image, Index block, Index first, Index last,
-                 float* scratch) {
-  const Conv2dDesc& d = run.desc;
-  if (ring.image != image || ring.block != block) ring = {image, block, 0};
-  const Index k0 = block * shape.lanes, count = std::min(shape.lanes, d.k - k0), multiplier = d.k / d.c;
-  for (Index h = std::max(first, ring.next_h); h <= last; ++h) {
-    const float* from = run.src + (image * d.h + h) * d.w * d.c;
-    float* to = scratch + h % shape.span * shape.row_floats;
-    for (Index w = 0; w < d.w; ++w, from += d.c, to += shape.lanes) {
-      if (multiplier == 1) {
-        std::copy_n(from + k0, count, to);
-      } else {
-        for (Index i = 0, c = k0 / multiplier, m = k0 % multiplier; i < count; ++i) {
-          to[i] = from[c];
-          if (++m == multiplier) m = 0, ++c;
-        }
-      }
-      std::fill(to + count, to + shape.lanes, 0.0F);
-    }
+  Index source_rows(const Conv2dDesc& d) const {
+    return (chunk - 1) * d.stride_h + (Index{d.r} - 1) * d.dilation_h + 1;
   }
-  ring.next_h = std::max(ring.next_h, last + 1);
+};
+
+// Source rows [first, last] of the channels that destination channels [k0, k0 + count) read, as whole vectors.
+void expand_rows(const Run& run, const NhwcShape& shape, Index image, Index k0, Index count, Index first, Index last,
+                 float* to) {
+  const Conv2dDesc& d = run.desc;
+  const Index multiplier = d.k / d.c;
+  const float* from = run.src + (image * d.h + first) * d.w * d.c;
+  for (Index pixel = (last - first + 1) * d.w; pixel > 0; --pixel, from += d.c, to += shape.lanes) {
+    for (Index i = 0, c = k0 / multiplier, m = k0 % multiplier; i < count; ++i) {
+      to[i] = from[c];
+      if (++m == multiplier) m = 0, ++c;
+    }
+    for (Index i = count; i < shape.lanes; ++i) to[i] = 0;
+  }
 }
 
-void run_row(const Run& run, const DepthwiseKernels& kernels, const NhwcShape& shape, Ring& ring, Index image,
-             Index block, Index p, float* scratch) {
+void run_chunk(const Run& run, const DepthwiseKernels& kernels, const NhwcShape& shape, Index image, Index block,
+               Index first_p, float* scratch) {
   const Conv2dDesc& d = run.desc;
-  const Index k0 = block * shape.lanes, count = std::min(shape.lanes, d.k - k0);
-  const bool in_place = d.k == d.c && count == shape.lanes;
-  const auto rows = reinterpret_cast<const float**>(scratch);
-  float* ring_rows = scratch + shape.table_floats;
-  float* bias = ring_rows + shape.thread_floats - round_up(shape.lanes, 16);
-  std::copy_n(run.bias + k0, count, bias);
-  std::fill(bias + count, bias + shape.lanes, 0.0F);
-
-  const Index top = p * d.stride_h - d.pad_top;
-  const Index first = std::max<Index>(top, 0), last = std::min<Index>(top + (Index{d.r} - 1) * d.dilation_h, d.h - 1);
-  if (!in_place) expand_rows(run, shape, ring, image, block, first, last, ring_rows);
-  for (Index r = 0; r < d.r; ++r) {
-    const Index h = top + r * d.dilation_h;
-    const float* in_src = run.src + (image * d.h + h) * d.w * d.c + k0;
-    rows[r] = h < 0 || h >= d.h ? nullptr : in_place ? in_src : ring_rows + h % shape.span * shape.row_floats;
+  const Index p_end = d.p(), q_end = d.q(), k0 = block * shape.lanes, count = std::min(shape.lanes, d.k - k0);
+  const Index last_p = std::min(first_p + shape.chunk, p_end);
+  DepthwisePixels a{.src = run.src + image * d.h * d.w * d.c + k0,
+                    .row_stride = Index{d.w} * d.c,
+                    .pixel_stride = d.c,
+                    .first_h = 0,
+                    .h = d.h,
+                    .w = d.w,
+                    .r = d.r,
+                    .s = d.s,
+                    .stride_h = d.stride_h,
+                    .stride_w = d.stride_w,
+                    .dilation_h = d.dilation_h,
+                    .dilation_w = d.dilation_w,
+                    .pad_top = d.pad_top,
+                    .pad_left = d.pad_left,
+                    .weights = run.weights + block * d.r * d.s * shape.lanes,
+                    .bias = run.bias + k0,
+                    .dst = run.dst + image * p_end * q_end * d.k + k0,
+                    .dst_row_stride = q_end * d.k,
+                    .dst_pixel_stride = d.k,
+                    .first_p = first_p,
+                    .last_p = last_p,
+                    .q = q_end,
+                    .count = static_cast<std::size_t>(count),
+                    .accumulate = d.accumulate,
+                    .activation = d.activation};
+  if (d.k != d.c || count < shape.lanes) {
+    const Index top = first_p * d.stride_h - d.pad_top;
+    a.first_h = std::clamp<Index>(top, 0, d.h);
+    const Index last_h = std::min<Index>(top + shape.source_rows(d), d.h) - 1;
+    expand_rows(run, shape, image, k0, count, a.first_h, last_h, scratch);
+    a.src = scratch;
+    a.row_stride = shape.row_floats;
+    a.pixel_stride = shape.lanes;
+    float* bias = scratch + shape.expanded_floats;
+    std::fill(std::copy_n(run.bias + k0, count, bias), bias + shape.lanes, 0.0F);
+    a.bias = bias;
   }
-  const auto row = run.variant.rows == 0 ? kernels.any_row : kernels.row[(run.variant.rows - 3) / 2][d.stride_w - 1];
-  row({rows, in_place ? d.c : shape.lanes, d.w, d.r, d.s, d.stride_w, d.dilation_w, d.pad_left,
-       run.weights + block * d.r * d.s * shape.lanes, bias, run.dst + (image * d.p() + p) * d.q() * d.k + k0, d.k,
-       d.q(), static_cast<std::size_t>(count), d.accumulate, d.activation});
+  (run.variant.rows == 0 ? kernels.any_pixels : kernels.pixels[(run.variant.rows - 3) / 2][d.stride_w - 1])(a);
 }
 
 void execute_nhwc(const Run& run, const DepthwiseKernels& kernels) {
   const Conv2dDesc& d = run.desc;
   const NhwcShape shape(d, kernels.lanes);
-  const Index p_end = d.p(), tasks = d.n * shape.blocks * p_end;
+  const Index chunks = (d.p() + shape.chunk - 1) / shape.chunk, tasks = d.n * shape.blocks * chunks;
   const int threads = useful_threads(d.flops(), run.threads);
-#pragma omp parallel num_threads(threads)
-  {
-    Ring ring;
-    float* scratch = run.scratch + omp_get_thread_num() * (shape.table_floats + shape.thread_floats);
-    // Rows innermost: the R source rows that consecutive destination rows share stay in L1, and the ring serves.
-#pragma omp for schedule(static)
-    for (Index task = 0; task < tasks; ++task)
-      run_row(run, kernels, shape, ring, task / p_end / shape.blocks, task / p_end % shape.blocks, task % p_end,
-              scratch);
-  }
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (Index task = 0; task < tasks; ++task)
+    run_chunk(run, kernels, shape, task / chunks / shape.blocks, task / chunks % shape.blocks,
+              task % chunks * shape.chunk, run.scratch + omp_get_thread_num() * shape.thread_floats);
 }
 
 std::size_t scratch_floats(const Conv2dDesc& d, const Variant& variant, int threads) {
   const Index lanes = depthwise_kernels(variant.isa)->lanes;
   if (d.layout == Layout::nchw) {
+    if (plane_kernel(d, variant) != nullptr) return 0;
     const NchwShape shape(d, lanes);
     return static_cast<std::size_t>(shape.table_floats + threads * shape.thread_floats);
   }
   const NhwcShape shape(d, lanes);
-  return static_cast<std::size_t>(threads * (shape.table_floats + shape.thread_floats));
+  return static_cast<std::size_t>(threads * shape.thread_floats);
 }
 
 void execute(const Run& run) noexcept {
   const DepthwiseKernels& kernels = *depthwise_kernels(run.variant.isa);
-  if (run.desc.layout == Layout::nchw)
-    execute_nchw(run, kernels);
-  else
+  const DepthwiseKernels::Plane in_place = plane_kernel(run.desc, run.variant);
+  if (run.desc.layout == Layout::nhwc)
     execute_nhwc(run, kernels);
+  else if (in_place != nullptr)
+    execute_planes(run, in_place);
+  else
+    execute_strips(run, kernels);
 }
 
 }  // namespace

@@ -22,6 +22,10 @@ namespace convrt::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
+// Masked loads that touch no memory outside the mask: then NCHW needs no padded copy.
+#undef CONVRT_MASKED_LOADS
+#define CONVRT_MASKED_LOADS (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2)
+
 constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;  // 32, otherwise 16
 
 // Vectors per row of a strip tile: accumulators, one weight per tap row and a source vector must fit the registers.
@@ -176,25 +180,149 @@ void any_strip(const DepthwiseStrip& a) {
       [&](std::ptrdiff_t q0, std::size_t count) HWY_ATTR { any_strip_tile<ROWS, 1>(half, a, q0, count); });
 }
 
-// Destination pixels [q0, q0 + NQ). EDGE: some taps may stand left or right of the image.
+#if CONVRT_MASKED_LOADS
+
+// Lanes of a vector at source column `at` that stand inside [0, w).
+template <class D>
+HWY_INLINE auto columns_inside(D d, std::ptrdiff_t at, std::ptrdiff_t w) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  const auto end = hn::FirstN(d, static_cast<std::size_t>(std::clamp<std::ptrdiff_t>(w - at, 0, lanes)));
+  return hn::AndNot(hn::FirstN(d, static_cast<std::size_t>(std::clamp<std::ptrdiff_t>(-at, 0, lanes))), end);
+}
+
+// Adds tap columns s (and, where PAIR, s + 1) of every tap row. EDGE: some columns or lanes stand outside the image.
+// With stride 2 one pair of loads gives both columns: its even and its odd elements.
+template <int R, int ST, int ROWS, int NV, bool EDGE, bool PAIR, class D>
+HWY_INLINE void add_columns(D d, const DepthwisePlane& a, std::ptrdiff_t top, std::ptrdiff_t at, const float* weights,
+                            hn::Vec<D> (&sum)[ROWS][NV]) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  constexpr int src_rows = (ROWS - 1) * ST + R;
+  hn::Vec<D> w[R], w_odd[R];
+  HWY_UNROLL(7)
+  for (int r = 0; r < R; ++r) {
+    w[r] = hn::Set(d, weights[r * R]);
+    if (PAIR) w_odd[r] = hn::Set(d, weights[r * R + 1]);
+  }
+  hn::Mask<D> inside[NV * ST];
+  if (EDGE) {
+    HWY_UNROLL(4)
+    for (int v = 0; v < NV * ST; ++v) inside[v] = columns_inside(d, at + v * lanes, a.w);
+  }
+  const float* row = a.src + top * a.w + at;
+  HWY_UNROLL(16)
+  for (int i = 0; i < src_rows; ++i, row += a.w) {
+    if (static_cast<std::size_t>(top + i) >= static_cast<std::size_t>(a.h)) continue;
+    HWY_UNROLL(2)
+    for (int v = 0; v < NV; ++v) {
+      const float* from = row + v * ST * lanes;
+      hn::Vec<D> x = EDGE ? hn::MaskedLoad(inside[v * ST], d, from) : hn::LoadU(d, from), odd = x;
+      if (ST == 2) {
+        const hn::Vec<D> low = x;
+        const hn::Vec<D> high =
+            EDGE ? hn::MaskedLoad(inside[v * ST + ST - 1], d, from + lanes) : hn::LoadU(d, from + lanes);
+        x = hn::ConcatEven(d, high, low);
+        if (PAIR) odd = hn::ConcatOdd(d, high, low);
+      }
+      HWY_UNROLL(4)
+      for (int o = 0; o < ROWS; ++o) {
+        const int r = i - o * ST;
+        if (r < 0 || r >= R) continue;
+        sum[o][v] = hn::MulAdd(w[r], x, sum[o][v]);
+        if (PAIR) sum[o][v] = hn::MulAdd(w_odd[r], odd, sum[o][v]);
+      }
+    }
+  }
+}
+
+template <int R, int ST, int ROWS, int NV, bool EDGE, class D>
+HWY_INLINE void plane_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0, std::ptrdiff_t q0, std::size_t count) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  constexpr bool pair = ST == 2 && (kManyRegisters || R == 3);
+  const std::ptrdiff_t top = p0 * ST - a.pad_top, left = q0 * ST - a.pad_left;
+  hn::Vec<D> sum[ROWS][NV];
+  HWY_UNROLL(4)
+  for (int o = 0; o < ROWS; ++o) {
+    HWY_UNROLL(2)
+    for (int v = 0; v < NV; ++v) sum[o][v] = hn::Set(d, a.bias);
+  }
+  int s = 0;
+  if (pair) {
+    HWY_UNROLL(1)
+    for (; s + 1 < R; s += 2) add_columns<R, ST, ROWS, NV, EDGE, pair>(d, a, top, left + s, a.weights + s, sum);
+  }
+  HWY_UNROLL(1)
+  for (; s < R; ++s) add_columns<R, ST, ROWS, NV, EDGE, false>(d, a, top, left + s, a.weights + s, sum);
+  HWY_UNROLL(4)
+  for (int o = 0; o < ROWS; ++o) {
+    HWY_UNROLL(2)
+    for (int v = 0; v < NV; ++v)
+      finish(d, sum[o][v], a.accumulate, a.activation, a.dst + (p0 + o) * a.q + q0 + v * lanes,
+             v + 1 < NV ? static_cast<std::size_t>(lanes) : count - static_cast<std::size_t>(v * lanes));
+  }
+}
+
+template <int R, int ST, int ROWS, int NV, class D>
+HWY_INLINE void plane_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0, std::ptrdiff_t q0) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  const std::ptrdiff_t left = q0 * ST - a.pad_left;
+  const std::size_t count = static_cast<std::size_t>(std::min(a.q - q0, NV * lanes));
+  if (left >= 0 && left + R - 1 + NV * ST * lanes <= a.w)
+    plane_tile<R, ST, ROWS, NV, false>(d, a, p0, q0, count);
+  else
+    plane_tile<R, ST, ROWS, NV, true>(d, a, p0, q0, count);
+}
+
+template <int R, int ST, int ROWS>
+HWY_NOINLINE void plane_rows(const DepthwisePlane& a, std::ptrdiff_t p0) {
+  constexpr int NV = kManyRegisters ? 2 : ST == 1 ? kStripVectors<R> : 1;
+  const hn::ScalableTag<float> d;
+  const hn::CappedTag<float, HWY_MAX(hn::MaxLanes(d) / 2, 1)> half;
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  std::ptrdiff_t q0 = 0;
+  for (; a.q - q0 > (NV - 1) * lanes + lanes / 2; q0 += NV * lanes) plane_tile<R, ST, ROWS, NV>(d, a, p0, q0);
+  for (; a.q - q0 > lanes / 2; q0 += lanes) plane_tile<R, ST, ROWS, 1>(d, a, p0, q0);
+  if (q0 < a.q) plane_tile<R, ST, ROWS, 1>(half, a, p0, q0);
+}
+
+template <int R, int ST>
+void plane(const DepthwisePlane& a) {
+  static_assert(kStripRows == 4);
+  const std::ptrdiff_t rows = a.last_p - a.first_p, tiles = (rows + kStripRows - 1) / kStripRows;
+  for (std::ptrdiff_t tile = 0; tile < tiles; ++tile) {
+    const std::ptrdiff_t p0 = a.first_p + rows * tile / tiles, p1 = a.first_p + rows * (tile + 1) / tiles;
+    switch (p1 - p0) {
+      case 1: plane_rows<R, ST, 1>(a, p0); break;
+      case 2: plane_rows<R, ST, 2>(a, p0); break;
+      case 3: plane_rows<R, ST, 3>(a, p0); break;
+      default: plane_rows<R, ST, 4>(a, p0); break;
+    }
+  }
+  if (needs_second_pass(a.activation))
+    activate_row(a.activation, a.dst + a.first_p * a.q, static_cast<std::size_t>(rows * a.q));
+}
+
+#endif  // CONVRT_MASKED_LOADS
+
+// Destination pixels [q0, q0 + NQ) of row p. EDGE: some taps may stand left or right of the image.
 template <int S, int SW, int NQ, bool EDGE, class D>
-HWY_INLINE void row_tile(D d, const DepthwiseRow& a, std::ptrdiff_t q0) {
+HWY_INLINE void pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, std::ptrdiff_t q0) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
   constexpr int columns = (NQ - 1) * SW + S;
-  const std::ptrdiff_t w0 = q0 * SW - a.pad_left;
+  const std::ptrdiff_t w0 = q0 * SW - a.pad_left, pixel_stride = a.pixel_stride;
+  std::ptrdiff_t h = p * a.stride_h - a.pad_top;
+  const float* weights = a.weights;
   hn::Vec<D> sum[NQ];
   HWY_UNROLL(8)
   for (int i = 0; i < NQ; ++i) sum[i] = hn::LoadU(d, a.bias);
   HWY_UNROLL(1)
-  for (int r = 0; r < a.r; ++r) {
-    if (a.rows[r] == nullptr) continue;
-    const float* weights = a.weights + r * S * lanes;
+  for (int r = 0; r < a.r; ++r, h += a.dilation_h, weights += S * lanes) {
+    if (h < 0 || h >= a.h) continue;
     hn::Vec<D> w[S];
     HWY_UNROLL(7)
     for (int s = 0; s < S; ++s) w[s] = hn::LoadU(d, weights + s * lanes);
-    const float* at = a.rows[r] + w0 * a.pixel_stride;
+    const float* at = a.src + (h - a.first_h) * a.row_stride + w0 * pixel_stride;
     HWY_UNROLL(20)
-    for (int i = 0; i < columns; ++i, at += a.pixel_stride) {
+    for (int i = 0; i < columns; ++i, at += pixel_stride) {
       if (EDGE && (w0 + i < 0 || w0 + i >= a.w)) continue;
       const hn::Vec<D> x = hn::LoadU(d, at);
       HWY_UNROLL(8)
@@ -204,44 +332,49 @@ HWY_INLINE void row_tile(D d, const DepthwiseRow& a, std::ptrdiff_t q0) {
       }
     }
   }
+  float* dst = a.dst + p * a.dst_row_stride + q0 * a.dst_pixel_stride;
   HWY_UNROLL(8)
-  for (int i = 0; i < NQ; ++i)
-    finish(d, sum[i], a.accumulate, a.activation, a.dst + (q0 + i) * a.dst_pixel_stride, a.count);
+  for (int i = 0; i < NQ; ++i) finish(d, sum[i], a.accumulate, a.activation, dst + i * a.dst_pixel_stride, a.count);
 }
 
 template <int S, int SW, int NQ, class D>
-HWY_INLINE void row_tile(D d, const DepthwiseRow& a, std::ptrdiff_t q0) {
+HWY_INLINE void pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, std::ptrdiff_t q0) {
   const std::ptrdiff_t w0 = q0 * SW - a.pad_left;
   if (w0 >= 0 && w0 + (NQ - 1) * SW + S <= a.w)
-    row_tile<S, SW, NQ, false>(d, a, q0);
+    pixel_tile<S, SW, NQ, false>(d, a, p, q0);
   else
-    row_tile<S, SW, NQ, true>(d, a, q0);
+    pixel_tile<S, SW, NQ, true>(d, a, p, q0);
 }
 
-HWY_INLINE void activate_pixels(const DepthwiseRow& a) {
+HWY_INLINE void activate_pixels(const DepthwisePixels& a, std::ptrdiff_t p) {
   if (needs_second_pass(a.activation))
-    for (std::ptrdiff_t q = 0; q < a.q; ++q) activate_row(a.activation, a.dst + q * a.dst_pixel_stride, a.count);
+    for (std::ptrdiff_t q = 0; q < a.q; ++q)
+      activate_row(a.activation, a.dst + p * a.dst_row_stride + q * a.dst_pixel_stride, a.count);
 }
 
 template <int S, int SW>
-void row(const DepthwiseRow& a) {
+void pixels(const DepthwisePixels& a) {
   const hn::ScalableTag<float> d;
-  std::ptrdiff_t q0 = 0;
-  for (; q0 + 7 <= a.q; q0 += 7) row_tile<S, SW, 7>(d, a, q0);
-  for (; q0 + 3 <= a.q; q0 += 3) row_tile<S, SW, 3>(d, a, q0);
-  for (; q0 < a.q; ++q0) row_tile<S, SW, 1>(d, a, q0);
-  activate_pixels(a);
+  for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p) {
+    std::ptrdiff_t q0 = 0;
+    for (; q0 + 7 <= a.q; q0 += 7) pixel_tile<S, SW, 7>(d, a, p, q0);
+    for (; q0 + 3 <= a.q; q0 += 3) pixel_tile<S, SW, 3>(d, a, p, q0);
+    for (; q0 < a.q; ++q0) pixel_tile<S, SW, 1>(d, a, p, q0);
+    activate_pixels(a, p);
+  }
 }
 
 // Any taps: NQ pixels against one weight vector.
 template <int NQ, class D>
-HWY_INLINE void any_row_tile(D d, const DepthwiseRow& a, std::ptrdiff_t q0) {
+HWY_INLINE void any_pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, std::ptrdiff_t q0) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
   hn::Vec<D> sum[NQ];
   HWY_UNROLL(8)
   for (int i = 0; i < NQ; ++i) sum[i] = hn::LoadU(d, a.bias);
   for (int r = 0; r < a.r; ++r) {
-    if (a.rows[r] == nullptr) continue;
+    const std::ptrdiff_t h = p * a.stride_h - a.pad_top + std::ptrdiff_t{r} * a.dilation_h;
+    if (h < 0 || h >= a.h) continue;
+    const float* row = a.src + (h - a.first_h) * a.row_stride;
     HWY_UNROLL(1)
     for (int s = 0; s < a.s; ++s) {
       const std::ptrdiff_t w0 = q0 * a.stride_w - a.pad_left + std::ptrdiff_t{s} * a.dilation_w;
@@ -249,21 +382,23 @@ HWY_INLINE void any_row_tile(D d, const DepthwiseRow& a, std::ptrdiff_t q0) {
       HWY_UNROLL(8)
       for (int i = 0; i < NQ; ++i) {
         const std::ptrdiff_t at = w0 + std::ptrdiff_t{i} * a.stride_w;
-        if (at >= 0 && at < a.w) sum[i] = hn::MulAdd(w, hn::LoadU(d, a.rows[r] + at * a.pixel_stride), sum[i]);
+        if (at >= 0 && at < a.w) sum[i] = hn::MulAdd(w, hn::LoadU(d, row + at * a.pixel_stride), sum[i]);
       }
     }
   }
+  float* dst = a.dst + p * a.dst_row_stride + q0 * a.dst_pixel_stride;
   HWY_UNROLL(8)
-  for (int i = 0; i < NQ; ++i)
-    finish(d, sum[i], a.accumulate, a.activation, a.dst + (q0 + i) * a.dst_pixel_stride, a.count);
+  for (int i = 0; i < NQ; ++i) finish(d, sum[i], a.accumulate, a.activation, dst + i * a.dst_pixel_stride, a.count);
 }
 
-void any_row(const DepthwiseRow& a) {
+void any_pixels(const DepthwisePixels& a) {
   const hn::ScalableTag<float> d;
-  std::ptrdiff_t q0 = 0;
-  for (; q0 + 7 <= a.q; q0 += 7) any_row_tile<7>(d, a, q0);
-  for (; q0 < a.q; ++q0) any_row_tile<1>(d, a, q0);
-  activate_pixels(a);
+  for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p) {
+    std::ptrdiff_t q0 = 0;
+    for (; q0 + 7 <= a.q; q0 += 7) any_pixel_tile<7>(d, a, p, q0);
+    for (; q0 < a.q; ++q0) any_pixel_tile<1>(d, a, p, q0);
+    activate_pixels(a, p);
+  }
 }
 
 #define CONVRT_STRIPS(R, SH) \
@@ -275,8 +410,13 @@ constexpr DepthwiseKernels kDepthwiseKernels = {
      {CONVRT_STRIPS(5, 1), CONVRT_STRIPS(5, 2)},
      {CONVRT_STRIPS(7, 1), CONVRT_STRIPS(7, 2)}},
     {any_strip<1>, any_strip<2>, any_strip<3>, any_strip<4>},
-    {{row<3, 1>, row<3, 2>}, {row<5, 1>, row<5, 2>}, {row<7, 1>, row<7, 2>}},
-    any_row};
+#if CONVRT_MASKED_LOADS
+    {{plane<3, 1>, plane<3, 2>}, {plane<5, 1>, plane<5, 2>}, {plane<7, 1>, plane<7, 2>}},
+#else
+    {},
+#endif
+    {{pixels<3, 1>, pixels<3, 2>}, {pixels<5, 1>, pixels<5, 2>}, {pixels<7, 1>, pixels<7, 2>}},
+    any_pixels};
 #undef CONVRT_STRIPS
 
 #endif  // CONVRT_TARGET

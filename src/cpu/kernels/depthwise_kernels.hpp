@@ -27,18 +27,29 @@ struct DepthwiseStrip {
   Activation activation;
 };
 
-/// NHWC: one destination row of `lanes` channels; lanes are channels. Reads the source in place and skips the taps that
-/// fall into padding.
-struct DepthwiseRow {
-  const float* const* rows;     ///< [R] source row of tap row r at column 0, null where it is padding
-  std::ptrdiff_t pixel_stride;  ///< floats between source columns
-  int w;                        ///< source columns
-  int r, s, stride_w, dilation_w, pad_left;
+/// NCHW in place: destination rows [first_p, last_p) of one channel, filter R = S, one stride for both axes.
+struct DepthwisePlane {
+  const float* src;  ///< [H][W]
+  std::ptrdiff_t h, w, pad_top, pad_left;
+  const float* weights;  ///< [R][S]
+  float bias;
+  float* dst;  ///< [P][Q]
+  std::ptrdiff_t first_p, last_p, q;
+  bool accumulate;
+  Activation activation;
+};
+
+/// NHWC: destination rows [first_p, last_p) of up to `lanes` channels; lanes are channels. Taps in padding are skipped.
+struct DepthwisePixels {
+  const float* src;  ///< row first_h, column 0, first channel; whole vectors are read
+  std::ptrdiff_t row_stride, pixel_stride;
+  std::ptrdiff_t first_h, h, w;
+  int r, s, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
   const float* weights;  ///< [R][S][lanes]
   const float* bias;     ///< [lanes]
-  float* dst;
-  std::ptrdiff_t dst_pixel_stride;
-  std::ptrdiff_t q;
+  float* dst;            ///< row 0, column 0, first channel
+  std::ptrdiff_t dst_row_stride, dst_pixel_stride;
+  std::ptrdiff_t first_p, last_p, q;
   std::size_t count;  ///< channels to store, at most `lanes`
   bool accumulate;
   Activation activation;
@@ -51,11 +62,13 @@ struct DepthwiseKernels {
   void (*pad_row)(const float* row, int width, int pad_left, int stride, int phases, std::ptrdiff_t phase_size,
                   std::ptrdiff_t length, float* to);
   using Strip = void (*)(const DepthwiseStrip&);
-  using Row = void (*)(const DepthwiseRow&);
+  using Plane = void (*)(const DepthwisePlane&);
+  using Pixels = void (*)(const DepthwisePixels&);
   Strip strip[3][2][kStripRows];  ///< [R = 3, 5, 7 without dilation][stride_h - 1][rows - 1]
   Strip any_strip[kStripRows];    ///< [rows - 1], any taps
-  Row row[3][2];                  ///< [S = 3, 5, 7 without dilation][stride_w - 1], any R
-  Row any_row;
+  Plane plane[3][2];              ///< [R = S = 3, 5, 7][stride - 1], null on instruction sets without masked loads
+  Pixels pixels[3][2];            ///< [S = 3, 5, 7 without dilation][stride_w - 1], any R
+  Pixels any_pixels;
 };
 
 /// Null where this build has no kernels for `isa`.

@@ -1,0 +1,58 @@
+/// \file
+/// What variants.cpp (which kernels, in which order) and recipe.cpp (how one runs) know about a row of the table.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gl/variants.hpp"
+
+namespace convrt::gl {
+
+using TileSizes = std::array<int, 6>;
+
+/// How a kernel cuts a convolution into work groups.
+struct Blocking {
+  int filters = 1;       ///< a tile; also what weights are packed by
+  int pixels = 1;        ///< a tile
+  int depth = 1;         ///< channels are padded to a multiple of this in the packed weights
+  int rows = 1;          ///< destination rows that count as one pixel (depthwise strips)
+  bool grouped = true;   ///< a filter block stays inside one convolution group
+  int invocations = 64;  ///< a work group
+  std::uint32_t shared_bytes = 0;
+};
+
+/// A family of kernels: one file of shaders/. The rows stand in variants.cpp.
+struct Variant {
+  const char* name;  ///< without "gl."
+  const char* file;
+  bool (*fits)(const Conv2dDesc& desc);  ///< may not look at n, h, w
+  Blocking (*blocking)(const Conv2dDesc& desc, const TileSizes& tile);
+  std::string (*suffix)(const TileSizes& tile);
+  Defines (*defines)(const Conv2dDesc& desc, const TileSizes& tile, const GlInfo& info);
+  struct Choice {
+    TileSizes tile;
+    double rate;  ///< guessed share of the device's multiply-add peak on a large problem; orders untuned kernels
+  };
+  std::vector<Choice> choices;
+};
+
+const std::vector<Variant>& variants();
+
+inline int filters_per_group(const Conv2dDesc& d) { return d.k / d.groups; }
+inline int channels_per_group(const Conv2dDesc& d) { return d.c / d.groups; }
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Filter blocks of the whole convolution.
+std::int64_t block_count(const Blocking& blocking, const Conv2dDesc& desc);
+/// Floats of one block in the packed weights.
+std::int64_t block_floats(const Blocking& blocking, const Conv2dDesc& desc);
+/// First filter of a block; that of block_count is k.
+std::int64_t first_filter(const Blocking& blocking, const Conv2dDesc& desc, std::int64_t block);
+/// Work groups of the whole convolution.
+std::int64_t tile_count(const Blocking& blocking, const Conv2dDesc& desc);
+
+}  // namespace convrt::gl

@@ -1,0 +1,211 @@
+#include "gl/variants.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/fail.hpp"
+#include "gl/variant_table.hpp"
+
+namespace convrt::gl {
+namespace {
+
+std::string sizes(std::initializer_list<int> values) {
+  std::string text;
+  for (const int v : values) text.append(text.empty() ? "" : "x").append(std::to_string(v));
+  return text;
+}
+
+bool always(const Conv2dDesc&) { return true; }
+
+// What the shaders see of a convolution at compile time; everything else is in the parameter block.
+Defines common_defines(const Conv2dDesc& d, bool filter_size = true) {
+  Defines defines = {{"PACKED", "1"}};
+  if (filter_size) {
+    defines.insert(defines.end(), {{"R", std::to_string(d.r)}, {"S", std::to_string(d.s)}});
+    defines.insert(defines.end(), {{"STRIDE_H", std::to_string(d.stride_h)},
+                                   {"STRIDE_W", std::to_string(d.stride_w)},
+                                   {"DILATION_H", std::to_string(d.dilation_h)},
+                                   {"DILATION_W", std::to_string(d.dilation_w)}});
+  }
+  defines.insert(defines.end(), {{"NHWC", d.layout == Layout::nhwc ? "1" : "0"},
+                                 {"ACCUMULATE", d.accumulate ? "1" : "0"},
+                                 {"ACTIVATION", std::to_string(static_cast<int>(d.activation.kind))}});
+  return defines;
+}
+
+// --- basic_64: tile = {filters}
+
+Blocking basic_blocking(const Conv2dDesc&, const TileSizes& t) { return {.filters = t[0], .pixels = 64}; }
+std::string basic_suffix(const TileSizes& t) { return sizes({t[0]}); }
+Defines basic_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
+  Defines defines = common_defines(d);
+  defines.emplace_back("BM", std::to_string(t[0]));
+  return defines;
+}
+
+// --- GEMM tiles: tile = {BM, BN, BK, TM, TN, shared tiles}
+
+Blocking gemm_blocking(const Conv2dDesc&, const TileSizes& t) {
+  return {.filters = t[0],
+          .pixels = t[1],
+          .depth = t[2],
+          .invocations = t[0] / t[3] * (t[1] / t[4]),
+          .shared_bytes = static_cast<std::uint32_t>(4 * t[5] * t[2] * (t[0] + t[1]))};
+}
+std::string gemm_suffix(const TileSizes& t) { return sizes({t[0], t[1], t[2]}); }
+
+bool dst_aligned(const Conv2dDesc& d) {
+  if (d.layout == Layout::nhwc) return d.k % 4 == 0 && filters_per_group(d) % 4 == 0;
+  return std::int64_t{d.p()} * d.q() % 4 == 0;
+}
+bool channels_aligned(const Conv2dDesc& d) { return d.c % 4 == 0 && channels_per_group(d) % 4 == 0; }
+
+void add_gemm_defines(Defines& defines, const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
+  constexpr const char* names[] = {"BM", "BN", "BK", "TM", "TN"};
+  for (std::size_t i = 0; i < std::size(names); ++i) defines.emplace_back(names[i], std::to_string(t[i]));
+  if (dst_aligned(d)) defines.emplace_back("DST_VEC4", "1");
+  // NVIDIA H200: +10 to 15 % with 4x4 and 8x4 accumulators, -30 % with 8x8.
+  if (info.vendor == Vendor::nvidia && t[3] * t[4] <= 32) defines.emplace_back("UNROLL", "1");
+}
+
+Defines gather_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
+  Defines defines = common_defines(d);
+  if (d.layout == Layout::nhwc && channels_aligned(d)) defines.emplace_back("SRC_VEC4", "1");
+  add_gemm_defines(defines, d, t, info);
+  return defines;
+}
+
+bool large_fits(const Conv2dDesc& d) { return filters_per_group(d) >= 8 && channels_per_group(d) >= 4; }
+
+bool pointwise_fits(const Conv2dDesc& d) {
+  return d.r == 1 && d.s == 1 && d.stride_h == 1 && d.stride_w == 1 && d.pad_top == 0 && d.pad_left == 0 &&
+         d.pad_bottom == 0 && d.pad_right == 0 && filters_per_group(d) >= 4;
+}
+Defines pointwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
+  Defines defines = common_defines(d, false);
+  if (d.layout == Layout::nhwc ? channels_aligned(d) : std::int64_t{d.h} * d.w % 4 == 0)
+    defines.emplace_back("SRC_VEC4", "1");
+  defines.emplace_back("LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4])));
+  add_gemm_defines(defines, d, t, info);
+  return defines;
+}
+
+// The share of the peak guessed for a choice, on this kind of device.
+double rate(const Variant& variant, const Variant::Choice& choice, const GlInfo& info) {
+  const std::string_view name = variant.name;
+  if (name == "rdna3_dual_issue" && info.arch != "rdna3" && info.arch != "rdna3.5") return 1e-3;
+  return choice.rate;
+}
+
+// Guessed time in units of one multiply-add at the device's peak: padded work, slowed by processors that idle in the
+// last round of tiles or have nothing to do at all.
+double guessed_time(const Variant& variant, const Variant::Choice& choice, const Conv2dDesc& desc, const GlInfo& info) {
+  const Blocking b = variant.blocking(desc, choice.tile);
+  const double tiles = static_cast<double>(tile_count(b, desc));
+  const double work = tiles * b.pixels * b.rows * static_cast<double>(block_floats(b, desc));
+  const int processors = info.compute_units > 0 ? info.compute_units : info.software ? 2 : 16;
+  const double slots = processors * (info.software ? 1.0 : std::max(2.0, 512.0 / b.invocations));
+  const double rounds = std::max(1.0, tiles < 8 * slots ? std::ceil(tiles / slots) : tiles / slots);
+  return work / rate(variant, choice, info) * (rounds * slots / tiles);
+}
+
+}  // namespace
+
+const std::vector<Variant>& variants() {
+  static const std::vector<Variant> table = {
+      {"pointwise",
+       "pointwise.comp",
+       pointwise_fits,
+       gemm_blocking,
+       gemm_suffix,
+       pointwise_defines,
+       {{{128, 64, 16, 8, 4, 2}, 0.50},
+        {{128, 128, 8, 8, 8, 2}, 0.48},
+        {{64, 64, 16, 4, 4, 2}, 0.42},
+        {{32, 32, 16, 4, 4, 2}, 0.25}}},
+      {"large_256",
+       "large_256.comp",
+       large_fits,
+       gemm_blocking,
+       gemm_suffix,
+       gather_defines,
+       {{{128, 64, 16, 8, 4, 2}, 0.50},
+        {{128, 128, 8, 8, 8, 2}, 0.47},
+        {{64, 128, 16, 4, 8, 2}, 0.45},
+        {{64, 64, 16, 4, 4, 2}, 0.42}}},
+      {"lds_64",
+       "lds_64.comp",
+       always,
+       gemm_blocking,
+       gemm_suffix,
+       gather_defines,
+       {{{64, 32, 16, 8, 4, 1}, 0.30}, {{32, 64, 16, 4, 8, 1}, 0.30}, {{32, 32, 16, 4, 4, 1}, 0.25}}},
+      {"basic_64", "basic_64.comp", always, basic_blocking, basic_suffix, basic_defines, {{{8}, 0.05}, {{4}, 0.03}}},
+  };
+  return table;
+}
+
+std::int64_t block_count(const Blocking& b, const Conv2dDesc& d) {
+  return b.grouped ? d.groups * ceil_div(filters_per_group(d), b.filters) : ceil_div(d.k, b.filters);
+}
+
+std::int64_t block_floats(const Blocking& b, const Conv2dDesc& d) {
+  return std::int64_t{b.filters} * d.r * d.s * ceil_div(channels_per_group(d), b.depth) * b.depth;
+}
+
+std::int64_t first_filter(const Blocking& b, const Conv2dDesc& d, std::int64_t block) {
+  if (block == block_count(b, d)) return d.k;
+  if (!b.grouped) return block * b.filters;
+  const std::int64_t blocks_a_group = ceil_div(filters_per_group(d), b.filters);
+  return block / blocks_a_group * filters_per_group(d) + block % blocks_a_group * b.filters;
+}
+
+std::int64_t tile_count(const Blocking& b, const Conv2dDesc& d) {
+  return block_count(b, d) * ceil_div(d.n * ceil_div(d.p(), b.rows) * d.q(), b.pixels);
+}
+
+std::vector<Config> configs(const Conv2dDesc& desc, const GlInfo& info) {
+  struct Candidate {
+    Config config;
+    bool fallback;
+    double time;
+  };
+  std::vector<Candidate> found;
+  for (std::size_t row = 0; row < variants().size(); ++row) {
+    const Variant& v = variants()[row];
+    if (!v.fits(desc)) continue;
+    for (const Variant::Choice& choice : v.choices) {
+      const Blocking b = v.blocking(desc, choice.tile);
+      if (b.shared_bytes > info.limits.max_shared_bytes ||
+          static_cast<std::uint32_t>(b.invocations) > info.limits.max_invocations)
+        continue;
+      found.push_back({{"gl." + std::string(v.name) + '.' + v.suffix(choice.tile), row, choice.tile},
+                       std::string_view(v.name) == "basic_64",
+                       guessed_time(v, choice, desc, info)});
+    }
+  }
+  std::stable_sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) {
+    return a.fallback != b.fallback ? b.fallback : a.time < b.time;
+  });
+  std::vector<Config> list;
+  for (Candidate& c : found) list.push_back(std::move(c.config));
+  return list;
+}
+
+std::vector<float> pack_weights(const Config& config, const Conv2dDesc& d, std::span<const float> weights) {
+  const Blocking b = variants()[config.row].blocking(d, config.tile);
+  const std::int64_t taps = std::int64_t{d.r} * d.s, channels = channels_per_group(d);
+  const std::int64_t depth = ceil_div(channels, b.depth) * b.depth;
+  std::vector<float> packed(static_cast<std::size_t>(block_count(b, d) * block_floats(b, d)), 0.0F);
+  for (std::int64_t block = 0; block < block_count(b, d); ++block) {
+    const std::int64_t begin = first_filter(b, d, block), end = first_filter(b, d, block + 1);
+    for (std::int64_t k = begin; k < end; ++k)
+      for (std::int64_t c = 0; c < channels; ++c)
+        for (std::int64_t tap = 0; tap < taps; ++tap)
+          packed[static_cast<std::size_t>(((block * taps + tap) * depth + c) * b.filters + k - begin)] =
+              weights[static_cast<std::size_t>((k * channels + c) * taps + tap)];
+  }
+  return packed;
+}
+
+}  // namespace convrt::gl

@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "convrt/device.hpp"
@@ -86,6 +87,11 @@ class Backend {
 /// Every device of a backend, best first; what is broken is a log line, not an exception. Called once per process.
 std::vector<std::shared_ptr<Backend>> probe_cpu();
 std::vector<std::shared_ptr<Backend>> probe_gl();  // src/gl, or an empty list where convrt was built without it
+
+/// The texts behind convrt::builtin_shader(): names, sorted, and the complete self-contained text of one of them.
+/// src/gl, or an empty list where convrt was built without it.
+std::vector<std::string> gl_shader_names();
+std::string gl_shader(std::string_view name);
 
 /// The device list behind convrt::devices(); tests put their own backends here.
 std::vector<std::shared_ptr<Backend>> all_backends();

@@ -90,6 +90,56 @@ Defines pointwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&
   return defines;
 }
 
+// --- few_channels: tile = {BM, TN}
+
+constexpr int kFewInvocations = 128;
+bool few_channels_fits(const Conv2dDesc& d) { return channels_per_group(d) <= 4 && filters_per_group(d) >= 4; }
+Blocking few_blocking(const Conv2dDesc& d, const TileSizes& t) {
+  return {.filters = t[0],
+          .pixels = kFewInvocations * t[1],
+          .invocations = kFewInvocations,
+          .shared_bytes = static_cast<std::uint32_t>(4 * t[0] * std::min(d.r * d.s * channels_per_group(d), 1 << 20))};
+}
+std::string few_suffix(const TileSizes& t) { return sizes({t[0], t[1]}); }
+Defines few_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
+  Defines defines = common_defines(d);
+  defines.insert(defines.end(), {{"CHANNELS", std::to_string(channels_per_group(d))},
+                                 {"BM", std::to_string(t[0])},
+                                 {"TN", std::to_string(t[1])}});
+  if (d.layout == Layout::nhwc && dst_aligned(d)) defines.emplace_back("DST_VEC4", "1");
+  return defines;
+}
+
+// --- depthwise: tile = {rows}
+
+// The source rows of one strip are unrolled, hence the bound on their number.
+bool depthwise_fits(const Conv2dDesc& d) {
+  return d.groups == d.c && d.r <= 7 && d.s <= 7 && 7LL * d.stride_h + std::int64_t{d.r - 1} * d.dilation_h < 24;
+}
+Blocking depthwise_blocking(const Conv2dDesc& d, const TileSizes& t) {
+  const int filters = d.layout == Layout::nhwc ? 32 : 1;
+  return {.filters = filters, .pixels = 64 / filters, .rows = t[0], .grouped = false};
+}
+Defines depthwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
+  Defines defines = common_defines(d);
+  defines.insert(defines.end(), {{"BM", d.layout == Layout::nhwc ? "32" : "1"}, {"ROWS", std::to_string(t[0])}});
+  return defines;
+}
+
+// --- rdna3_dual_issue: tile = {LOCAL, BM, TN}
+
+bool rdna3_fits(const Conv2dDesc& d) { return filters_per_group(d) >= 8; }
+Blocking rdna3_blocking(const Conv2dDesc&, const TileSizes& t) {
+  return {.filters = t[1], .pixels = t[0] * t[2], .invocations = t[0]};
+}
+std::string rdna3_suffix(const TileSizes& t) { return std::to_string(t[0]) + "." + sizes({t[1], t[2]}); }
+Defines rdna3_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
+  Defines defines = common_defines(d);
+  defines.insert(defines.end(),
+                 {{"LOCAL", std::to_string(t[0])}, {"BM", std::to_string(t[1])}, {"TN", std::to_string(t[2])}});
+  return defines;
+}
+
 // The share of the peak guessed for a choice, on this kind of device.
 double rate(const Variant& variant, const Variant::Choice& choice, const GlInfo& info) {
   const std::string_view name = variant.name;
@@ -112,36 +162,26 @@ double guessed_time(const Variant& variant, const Variant::Choice& choice, const
 }  // namespace
 
 const std::vector<Variant>& variants() {
+  // clang-format off
   static const std::vector<Variant> table = {
-      {"pointwise",
-       "pointwise.comp",
-       pointwise_fits,
-       gemm_blocking,
-       gemm_suffix,
-       pointwise_defines,
-       {{{128, 64, 16, 8, 4, 2}, 0.50},
-        {{128, 128, 8, 8, 8, 2}, 0.48},
-        {{64, 64, 16, 4, 4, 2}, 0.42},
-        {{32, 32, 16, 4, 4, 2}, 0.25}}},
-      {"large_256",
-       "large_256.comp",
-       large_fits,
-       gemm_blocking,
-       gemm_suffix,
-       gather_defines,
-       {{{128, 64, 16, 8, 4, 2}, 0.50},
-        {{128, 128, 8, 8, 8, 2}, 0.47},
-        {{64, 128, 16, 4, 8, 2}, 0.45},
-        {{64, 64, 16, 4, 4, 2}, 0.42}}},
-      {"lds_64",
-       "lds_64.comp",
-       always,
-       gemm_blocking,
-       gemm_suffix,
-       gather_defines,
+      {"pointwise", "pointwise.comp", pointwise_fits, gemm_blocking, gemm_suffix, pointwise_defines,
+       {{{128, 64, 16, 8, 4, 2}, 0.50}, {{128, 128, 8, 8, 8, 2}, 0.48},
+        {{64, 64, 16, 4, 4, 2}, 0.42}, {{32, 32, 16, 4, 4, 2}, 0.25}}},
+      {"rdna3_dual_issue", "rdna3_dual_issue.comp", rdna3_fits, rdna3_blocking, rdna3_suffix, rdna3_defines,
+       {{{96, 16, 4}, 0.60}, {{160, 16, 2}, 0.55}, {{224, 8, 4}, 0.52}}},
+      {"large_256", "large_256.comp", large_fits, gemm_blocking, gemm_suffix, gather_defines,
+       {{{128, 64, 16, 8, 4, 2}, 0.50}, {{128, 128, 8, 8, 8, 2}, 0.47},
+        {{64, 128, 16, 4, 8, 2}, 0.45}, {{64, 64, 16, 4, 4, 2}, 0.42}}},
+      {"depthwise", "depthwise.comp", depthwise_fits, depthwise_blocking, basic_suffix, depthwise_defines,
+       {{{4}, 0.20}, {{8}, 0.19}}},
+      {"few_channels", "few_channels.comp", few_channels_fits, few_blocking, few_suffix, few_defines,
+       {{{16, 4}, 0.40}, {{32, 2}, 0.38}}},
+      {"lds_64", "lds_64.comp", always, gemm_blocking, gemm_suffix, gather_defines,
        {{{64, 32, 16, 8, 4, 1}, 0.30}, {{32, 64, 16, 4, 8, 1}, 0.30}, {{32, 32, 16, 4, 4, 1}, 0.25}}},
-      {"basic_64", "basic_64.comp", always, basic_blocking, basic_suffix, basic_defines, {{{8}, 0.05}, {{4}, 0.03}}},
+      {"basic_64", "basic_64.comp", always, basic_blocking, basic_suffix, basic_defines,
+       {{{8}, 0.05}, {{4}, 0.03}}},
   };
+  // clang-format on
   return table;
 }
 

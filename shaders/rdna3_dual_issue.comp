@@ -1,0 +1,73 @@
+#version 430 core
+// rdna3_dual_issue: direct convolution in the forms that RDNA3's compilers turn into dual-issued multiply-adds. A work
+// group whose size is no multiple of 64 makes radeonsi choose wave32, without which there are none; the BM weights of a
+// channel have the same index in all invocations, so they come through scalar registers, and BM x TN independent sums
+// with one scalar and one vector operand each leave the register banks free to pair. tests/rdna3 counts the pairs.
+#ifndef LOCAL
+#define LOCAL 96  // invocations: 96, 160, 224
+#endif
+#ifndef BM
+#define BM 16  // filters a tile
+#endif
+#ifndef TN
+#define TN 4  // pixels an invocation
+#endif
+#define WEIGHTS_SCALAR 1
+layout(local_size_x = LOCAL) in;
+
+#include "common.glsl"
+
+float filter_at(Tile tile, int tap, int c, int k) {
+#if PACKED
+  return weights[WEIGHTS_OFFSET + ((tile.block * R * S + tap) * channels_per_group() + c) * BM + k];
+#else
+  return filter1(tile, tap, c, k);
+#endif
+}
+
+void main() {
+  FOR_EACH_TILE(BM, LOCAL * TN) {
+    Tile tile = make_tile(tile_index, BM);
+    int first = tile.pixels * LOCAL * TN + int(gl_LocalInvocationIndex);
+    Pixel pixels[TN];
+    int at[TN];
+    float sums[BM * TN];
+    for (int j = 0; j < TN; ++j) {
+      pixels[j] = make_pixel(min(first + j * LOCAL, pixel_count() - 1));
+      at[j] = src_index(pixels[j].image, tile.group * channels_per_group(), pixels[j].y, pixels[j].x);
+    }
+    for (int i = 0; i < BM * TN; ++i) sums[i] = 0.0;
+
+    for (int tap = 0; tap < conv.r * conv.s; ++tap) {
+      int r = tap / S;
+      int dy = r * DILATION_H, dx = (tap - r * S) * DILATION_W;
+      // A tap in the padding reads the element that serves index 0 of the chunk instead: no branch in the loop below.
+      bool inside[TN];
+      int index[TN];
+      for (int j = 0; j < TN; ++j) {
+        inside[j] = uint(pixels[j].y + dy) < uint(conv.h) && uint(pixels[j].x + dx) < uint(conv.w);
+        index[j] = inside[j] ? at[j] + (dy * conv.w + dx) * column_step()
+                             : src_index(0, tile.group * channels_per_group(), 0, 0);
+      }
+      for (int c = 0; c < channels_per_group(); ++c) {
+        float values[TN];
+        for (int j = 0; j < TN; ++j) {
+          values[j] = src[index[j]];
+          values[j] = inside[j] ? values[j] : 0.0;
+          index[j] += channel_step();
+        }
+        float w[BM];
+        for (int i = 0; i < BM; ++i) w[i] = filter_at(tile, tap, c, i);
+        for (int i = 0; i < BM; ++i)
+          for (int j = 0; j < TN; ++j) sums[i * TN + j] = fma(w[i], values[j], sums[i * TN + j]);
+      }
+    }
+
+    for (int j = 0; j < TN; ++j) {
+      if (first + j * LOCAL >= pixel_count()) continue;
+      int to = dst_index(first + j * LOCAL, tile.k), step = NHWC == 1 ? 1 : conv.p * conv.q;
+      for (int i = 0; i < BM; ++i)
+        if (tile.k + i < tile.k_end) store(to + i * step, sums[i * TN + j], bias[tile.k + i]);
+    }
+  }
+}

@@ -1,0 +1,203 @@
+// cpu.gemm with lanes along k. A tile is a few neighbouring pixels of one destination row times a few vectors of
+// filters; source elements are broadcast straight from the image, in either layout, so nothing is packed but the
+// weights. Taps that fall into the padding are left out: a tap that only some pixels of the tile meet is summed by a
+// narrower kernel into the same tile.
+#include <omp.h>
+
+#include "cpu/cost.hpp"
+#include "cpu/gemm_shape.hpp"
+
+namespace convrt::cpu::gemm_detail {
+namespace {
+
+struct Blocking {
+  Blocking(const Shape& s, const Variant& v, const GemmKernels& k)
+      : lanes(k.lanes),
+        vectors(ceil_div(s.group_k, k.lanes)),
+        blocks(ceil_div(vectors, v.vectors)),
+        row_tiles(ceil_div(s.q, v.rows)),
+        tile_step(Index{v.vectors} * k.lanes),
+        tile_floats(v.rows * tile_step) {}
+  Index lanes, vectors, blocks, row_tiles, tile_step, tile_floats;
+};
+
+// Pixels [q, q + pixels) of row p of image n, times one block of filters of group g.
+struct Tile {
+  Index n, p, q, pixels;
+  Index g, first_vector, vectors;
+};
+
+class ChannelGemm {
+ public:
+  ChannelGemm(const Run& run, const GemmKernels& kernels)
+      : run_(run),
+        kernels_(kernels),
+        s_(run.desc),
+        b_(s_, run.variant, kernels),
+        finish_(run.desc.activation),
+        scratch_step_(static_cast<Index>(channel_scratch(s_, run.variant))),
+        depth_step_(s_.nhwc ? 1 : s_.h * s_.w),
+        w_step_(s_.nhwc ? s_.c : 1) {}
+
+  Index units() const { return s_.groups * b_.blocks * s_.n * s_.p * b_.row_tiles; }
+
+  // Units [begin, end), all tiles of one weight block first: the block stays in the L2 cache while the source, which
+  // is needed far less often, streams.
+  void work(Index begin, Index end, int thread) const {
+    float* scratch = run_.scratch + thread * scratch_step_;
+    for (Index unit = begin; unit < end; ++unit) {
+      Index rest = unit;
+      const auto take = [&rest](Index extent) {
+        const Index i = rest % extent;
+        rest /= extent;
+        return i;
+      };
+      Tile t = {};
+      const Index tile = take(b_.row_tiles);
+      t.q = part_begin(s_.q, b_.row_tiles, tile);
+      t.pixels = part_begin(s_.q, b_.row_tiles, tile + 1) - t.q;
+      t.p = take(s_.p);
+      t.n = take(s_.n);
+      const Index block = take(b_.blocks);
+      t.first_vector = part_begin(b_.vectors, b_.blocks, block);
+      t.vectors = part_begin(b_.vectors, b_.blocks, block + 1) - t.first_vector;
+      t.g = rest;
+      compute(t, scratch);
+    }
+  }
+
+ private:
+  // Pixels [first, last) of the tile whose source column for filter column s lies inside the image.
+  Shape::Range pixels_of(const Tile& t, Index s) const {
+    const Index w = t.q * s_.stride_w - s_.pad_left + s * s_.dilation_w;
+    return {std::max<Index>(0, ceil_div(-w, s_.stride_w)), std::min(t.pixels, ceil_div(s_.w - w, s_.stride_w))};
+  }
+
+  // Sums filter columns [s_begin, s_end), which pixels [range) of the tile all meet, into `out`.
+  void sum(const Tile& t, Shape::Range rows, Index s_begin, Index s_end, Shape::Range range, float* out, Index out_step,
+           const Epilogue& epilogue, float* scratch) const {
+    // In NHWC neighbouring filter columns meet neighbouring pixels: their channels are one run.
+    const Index merged = s_.nhwc && s_.dilation_w == 1 && s_.groups == 1 ? std::max<Index>(1, s_end - s_begin) : 1;
+    const Index width = t.vectors * b_.lanes, taps = s_.r * s_.s;
+    const float* weights = run_.weights + (t.g * b_.vectors + t.first_vector) * b_.lanes * taps * s_.group_c;
+    const float* image = run_.src + t.n * s_.c * s_.h * s_.w + t.g * s_.group_c * depth_step_;
+    auto* runs = reinterpret_cast<TapRun*>(scratch);
+    Index count = 0;
+    for (Index r = rows.first; r < rows.last; ++r)
+      for (Index s = s_begin; s < s_end; s += merged) {
+        const Index h = t.p * s_.stride_h - s_.pad_top + r * s_.dilation_h;
+        const Index w = (t.q + range.first) * s_.stride_w - s_.pad_left + s * s_.dilation_w;
+        runs[count++] = {image + (h * s_.w + w) * w_step_, weights + (r * s_.s + s) * s_.group_c * width};
+      }
+    kernels_.channel[range.last - range.first][t.vectors]({runs, count, merged * s_.group_c, s_.stride_w * w_step_,
+                                                           depth_step_, out + range.first * out_step, out_step,
+                                                           epilogue});
+  }
+
+  void compute(const Tile& t, float* scratch) const {
+    float* tile = scratch;
+    float* padded_bias = tile + b_.tile_floats;
+    float* runs = padded_bias + b_.tile_step;
+    const Index k_begin = t.first_vector * b_.lanes, width = t.vectors * b_.lanes;
+    const Index k_count = std::min(width, s_.group_k - k_begin), k = t.g * s_.group_k + k_begin;
+
+    const bool direct = s_.nhwc && k_count == width;
+    float* out = direct ? run_.dst + ((t.n * s_.p + t.p) * s_.q + t.q) * s_.k + k : tile;
+    const Index out_step = direct ? s_.k : b_.tile_step;
+    const float* bias = run_.bias + k;
+    if (k_count < width) bias = std::copy_n(bias, k_count, padded_bias) - k_count;
+
+    bool accumulate = run_.desc.accumulate;
+    if (accumulate && !direct) exchange<true>(t, k, k_count, tile);
+
+    const Shape::Range rows = s_.filter_rows(t.p), all = {0, t.pixels};
+    // Filter columns that every pixel meets are neighbours; they come last and carry the epilogue.
+    Index s_begin = 0, s_end = 0;
+    for (Index s = 0; s < s_.s && !rows.empty(); ++s) {
+      const Shape::Range range = pixels_of(t, s);
+      if (range.first == 0 && range.last == t.pixels) {
+        if (s_end == 0) s_begin = s;
+        s_end = s + 1;
+      } else if (!range.empty()) {
+        if (!accumulate)
+          for (Index x = 0; x < t.pixels; ++x) std::fill_n(out + x * out_step, width, 0.0F);
+        accumulate = true;
+        const Finish none({});
+        sum(t, rows, s, s + 1, range, out, out_step, {kZeros, true, none.low, none.high}, runs);
+      }
+    }
+    sum(t, rows, s_begin, s_end, all, out, out_step, {bias, accumulate, finish_.low, finish_.high}, runs);
+
+    if (finish_.row_pass)
+      for (Index x = 0; x < t.pixels; ++x)
+        kernels_.activate_row(run_.desc.activation, out + x * out_step, static_cast<std::size_t>(k_count));
+    if (!direct) exchange<false>(t, k, k_count, tile);
+  }
+
+  // Destination to tile (load) or back, where a tile cannot lie in the destination itself.
+  template <bool kLoad>
+  void exchange(const Tile& t, Index k, Index k_count, float* tile) const {
+    const Index plane = s_.p * s_.q;
+    float* dst = s_.nhwc ? run_.dst + ((t.n * s_.p + t.p) * s_.q + t.q) * s_.k + k
+                         : run_.dst + (t.n * s_.k + k) * plane + t.p * s_.q + t.q;
+    const Index x_step = s_.nhwc ? s_.k : 1, k_step = s_.nhwc ? 1 : plane;
+    for (Index i = 0; i < k_count; ++i)
+      for (Index x = 0; x < t.pixels; ++x) {
+        float& at_dst = dst[x * x_step + i * k_step];
+        float& at_tile = tile[x * b_.tile_step + i];
+        kLoad ? at_tile = at_dst : at_dst = at_tile;
+      }
+  }
+
+  const Run& run_;
+  const GemmKernels& kernels_;
+  Shape s_;
+  Blocking b_;
+  Finish finish_;
+  Index scratch_step_;
+  Index depth_step_, w_step_;  // floats from one channel, one pixel to the next
+};
+
+}  // namespace
+
+AlignedFloats pack_channel(const Conv2dDesc& d, const Variant& variant, std::span<const float> weights, int threads) {
+  const Index lanes = gemm_kernels(variant.isa)->lanes, group_k = d.k / d.groups, group_c = d.c / d.groups;
+  const Index taps = Index{d.r} * d.s, depth = taps * group_c;
+  const Index vectors = ceil_div(group_k, lanes), blocks = ceil_div(vectors, variant.vectors);
+  AlignedFloats packed(static_cast<std::size_t>(d.groups * vectors * lanes * depth));
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (Index unit = 0; unit < d.groups * blocks; ++unit) {
+    const Index block = unit % blocks, g = unit / blocks, begin = part_begin(vectors, blocks, block);
+    const Index width = (part_begin(vectors, blocks, block + 1) - begin) * lanes;
+    const Index count = std::min(width, group_k - begin * lanes);
+    const float* from = weights.data() + (g * group_k + begin * lanes) * depth;
+    float* to = packed.data() + (g * vectors + begin) * lanes * depth;
+    for (Index c = 0; c < group_c; ++c)
+      for (Index tap = 0; tap < taps; ++tap) {
+        float* row = to + (tap * group_c + c) * width;
+        for (Index i = 0; i < count; ++i) row[i] = from[i * depth + c * taps + tap];
+        std::fill(row + count, row + width, 0.0F);
+      }
+  }
+  return packed;
+}
+
+std::size_t channel_scratch(const Shape& shape, const Variant& variant) {
+  const Blocking b(shape, variant, *gemm_kernels(variant.isa));
+  const Index runs = shape.r * shape.s * static_cast<Index>(sizeof(TapRun) / sizeof(float));
+  return static_cast<std::size_t>(ceil_div(b.tile_floats + b.tile_step + runs, 16) * 16);
+}
+
+void execute_channel(const Run& run) noexcept {
+  const ChannelGemm gemm(run, *gemm_kernels(run.variant.isa));
+  const Index units = gemm.units();
+  const int threads = useful_threads(run.desc.flops(), run.threads);
+  if (threads == 1) return gemm.work(0, units, 0);
+#pragma omp parallel num_threads(threads)
+  {
+    const int team = omp_get_num_threads(), thread = omp_get_thread_num();
+    gemm.work(part_begin(units, team, thread), part_begin(units, team, thread + 1), thread);
+  }
+}
+
+}  // namespace convrt::cpu::gemm_detail

@@ -1,0 +1,186 @@
+// cpu.gemm with lanes along pixels (NCHW). The destination of one image and group is a K x PQ matrix; a panel is a few
+// vectors of its columns. A thread packs the panel's im2col rows, [R][S][C/groups][pixels], into its own scratch and
+// sweeps the weight blocks over it, so nothing but the panel is ever unfolded and no thread waits for another.
+#include <omp.h>
+
+#include "cpu/cost.hpp"
+#include "cpu/gemm_shape.hpp"
+
+namespace convrt::cpu::gemm_detail {
+namespace {
+
+// Depth of a panel in rows: what fits half the L2 cache, next to the weights that stream through.
+constexpr Index kPanelFloats = 96 * 1024;
+
+struct Blocking {
+  Blocking(const Shape& s, const Variant& v, const GemmKernels& k)
+      : lanes(k.lanes),
+        panel_pixels(Index{v.vectors} * k.lanes),
+        // A copy writes whole vectors. What it spills within a panel row the next copy overwrites, but a copy that does
+        // not start at column 0 may spill into the next panel row, unless there is room between them.
+        panel_step(panel_pixels + (s.p > 1 || s.pad_left > 0 ? k.lanes : 0)),
+        depth(s.r * s.s * s.group_c),
+        panel_depth(std::min(depth, kPanelFloats / panel_step)),
+        blocks(ceil_div(s.group_k, v.rows)),
+        panels(ceil_div(s.p * s.q, panel_pixels)) {}
+  Index lanes, panel_pixels, panel_step, depth, panel_depth, blocks, panels;
+};
+
+// One panel: `count` pixels from `pixel` on in the flattened P x Q plane of image n, group g.
+struct Panel {
+  Index n, g, pixel, count;
+};
+
+// Packs panel rows [begin, end) of the depth, which counts (r, s, c) with c fastest.
+void pack_panel(const Run& run, const Shape& s, const Blocking& b, const GemmKernels& kernels, const Panel& panel,
+                Index begin, Index end, float* rows) {
+  const Index plane = s.h * s.w;
+  const float* src_end = run.src + s.n * s.c * plane;
+  for (Index at = begin; at < end;) {
+    const Index tap = at / s.group_c, c = at % s.group_c, depth = std::min(s.group_c - c, end - at);
+    const float* channel = run.src + (panel.n * s.c + panel.g * s.group_c + c) * plane;
+    const Index h_tap = tap / s.s * s.dilation_h - s.pad_top, w_tap = tap % s.s * s.dilation_w - s.pad_left;
+    float* to = rows + (at - begin) * b.panel_step;
+    const auto zero = [&](Index column, Index len) {
+      if (len <= 0) return;
+      for (Index i = 0; i < depth; ++i) std::fill_n(to + i * b.panel_step + column, len, 0.0F);
+    };
+    // A panel covers pieces of one or more destination rows.
+    for (Index column = 0; column < panel.count;) {
+      const Index p = (panel.pixel + column) / s.q, q = (panel.pixel + column) % s.q;
+      const Index len = std::min(s.q - q, panel.count - column);
+      const Index h = p * s.stride_h + h_tap, w = q * s.stride_w + w_tap;
+      Index first = std::clamp<Index>(ceil_div(-w, s.stride_w), 0, len);
+      Index last = std::clamp<Index>(ceil_div(s.w - w, s.stride_w), first, len);
+      if (h < 0 || h >= s.h) first = last = 0;
+      zero(column, first);
+      if (first < last)
+        kernels.copy({to + column + first, b.panel_step, channel + h * s.w + w + first * s.stride_w, plane, src_end,
+                      depth, last - first, s.stride_w});
+      zero(column + last, len - last);
+      column += len;
+    }
+    at += depth;
+  }
+}
+
+class PixelGemm {
+ public:
+  PixelGemm(const Run& run, const GemmKernels& kernels)
+      : run_(run),
+        kernels_(kernels),
+        shape_(run.desc),
+        blocking_(shape_, run.variant, kernels),
+        finish_(run.desc.activation),
+        scratch_step_(static_cast<Index>(pixel_scratch(shape_, run.variant))) {}
+
+  Index units() const { return shape_.n * shape_.groups * blocking_.panels * blocking_.blocks; }
+
+  // Units [begin, end): weight blocks of one panel follow each other, so a panel is packed once, or twice where two
+  // threads share it.
+  void work(Index begin, Index end, int thread) const {
+    float* scratch = run_.scratch + thread * scratch_step_;
+    while (begin < end) {
+      const Index at = begin / blocking_.blocks, first = begin % blocking_.blocks;
+      const Index last = std::min(blocking_.blocks, first + (end - begin));
+      const Index image = at / blocking_.panels, pixel = at % blocking_.panels * blocking_.panel_pixels;
+      const Panel panel = {image / shape_.groups, image % shape_.groups, pixel,
+                           std::min(blocking_.panel_pixels, shape_.p * shape_.q - pixel)};
+      sweep(panel, first, last, scratch);
+      begin += last - first;
+    }
+  }
+
+ private:
+  // Weight blocks [first, last) over one panel, in depth chunks that keep the panel in cache.
+  void sweep(const Panel& panel, Index first, Index last, float* scratch) const {
+    // Filter rows that no pixel of the panel meets are skipped.
+    const Shape::Range top = shape_.filter_rows(panel.pixel / shape_.q);
+    const Shape::Range bottom = shape_.filter_rows((panel.pixel + panel.count - 1) / shape_.q);
+    const Index row_depth = shape_.s * shape_.group_c;
+    const Index begin = std::min(top.first, bottom.first) * row_depth;
+    const Index end = std::max(begin, std::max(top.last, bottom.last) * row_depth);
+    Index at = begin;
+    do {
+      const Index chunk_end = std::min(end, at + blocking_.panel_depth);
+      pack_panel(run_, shape_, blocking_, kernels_, panel, at, chunk_end, scratch);
+      for (Index block = first; block < last; ++block)
+        multiply(panel, block, at, chunk_end, at == begin, chunk_end == end, scratch);
+      at = chunk_end;
+    } while (at < end);
+  }
+
+  void multiply(const Panel& panel, Index block, Index begin, Index end, bool is_first, bool is_last,
+                float* scratch) const {
+    const Index k_begin = part_begin(shape_.group_k, blocking_.blocks, block);
+    const Index rows = part_begin(shape_.group_k, blocking_.blocks, block + 1) - k_begin;
+    const Index k = panel.g * shape_.group_k + k_begin, vectors = ceil_div(panel.count, blocking_.lanes);
+    const Index out_step = shape_.p * shape_.q;
+    float* out = run_.dst + (panel.n * shape_.k + k) * out_step + panel.pixel;
+
+    const bool whole = panel.count == vectors * blocking_.lanes, accumulate = run_.desc.accumulate || !is_first;
+    float* tile = whole ? out : scratch + blocking_.panel_depth * blocking_.panel_step;
+    const Index tile_step = whole ? out_step : blocking_.panel_pixels;
+    if (!whole && accumulate)
+      for (Index m = 0; m < rows; ++m) std::copy_n(out + m * out_step, panel.count, tile + m * tile_step);
+    const Finish finish = is_last ? finish_ : Finish({});
+    kernels_.pixel[rows][vectors]({run_.weights + k * blocking_.depth + begin * rows,
+                                   scratch,
+                                   blocking_.panel_step,
+                                   end - begin,
+                                   tile,
+                                   tile_step,
+                                   {is_last ? run_.bias + k : kZeros, accumulate, finish.low, finish.high}});
+    for (Index m = 0; m < rows; ++m) {
+      if (finish.row_pass)
+        kernels_.activate_row(run_.desc.activation, tile + m * tile_step, static_cast<std::size_t>(panel.count));
+      if (!whole) std::copy_n(tile + m * tile_step, panel.count, out + m * out_step);
+    }
+  }
+
+  const Run& run_;
+  const GemmKernels& kernels_;
+  Shape shape_;
+  Blocking blocking_;
+  Finish finish_;
+  Index scratch_step_;
+};
+
+}  // namespace
+
+AlignedFloats pack_pixel(const Conv2dDesc& d, const Variant& variant, std::span<const float> weights, int threads) {
+  const Index group_k = d.k / d.groups, group_c = d.c / d.groups, taps = Index{d.r} * d.s, depth = taps * group_c;
+  const Index blocks = ceil_div(group_k, variant.rows);
+  AlignedFloats packed(weights.size());
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (Index unit = 0; unit < d.groups * blocks; ++unit) {
+    const Index block = unit % blocks, begin = part_begin(group_k, blocks, block);
+    const Index rows = part_begin(group_k, blocks, block + 1) - begin, k = unit / blocks * group_k + begin;
+    const float* from = weights.data() + k * depth;
+    float* to = packed.data() + k * depth;
+    for (Index c = 0; c < group_c; ++c)
+      for (Index tap = 0; tap < taps; ++tap)
+        for (Index m = 0; m < rows; ++m) to[(tap * group_c + c) * rows + m] = from[m * depth + c * taps + tap];
+  }
+  return packed;
+}
+
+std::size_t pixel_scratch(const Shape& shape, const Variant& variant) {
+  const Blocking b(shape, variant, *gemm_kernels(variant.isa));
+  const Index tile = variant.rows * b.panel_pixels, spill = b.lanes;  // behind the last row of a panel
+  return static_cast<std::size_t>(ceil_div(b.panel_depth * b.panel_step + tile + spill, 16) * 16);
+}
+
+void execute_pixel(const Run& run) noexcept {
+  const PixelGemm gemm(run, *gemm_kernels(run.variant.isa));
+  const Index units = gemm.units();
+  const int threads = useful_threads(run.desc.flops(), run.threads);
+  if (threads == 1) return gemm.work(0, units, 0);
+#pragma omp parallel num_threads(threads)
+  {
+    const int team = omp_get_num_threads(), thread = omp_get_thread_num();
+    gemm.work(part_begin(units, team, thread), part_begin(units, team, thread + 1), thread);
+  }
+}
+
+}  // namespace convrt::cpu::gemm_detail

@@ -1,0 +1,93 @@
+/// \file
+/// What the two halves of cpu.gemm share: the geometry in wide integers, even splits, the epilogue. Internal to
+/// gemm*.cpp.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+
+#include "cpu/algorithm.hpp"
+#include "cpu/kernels/gemm_kernels.hpp"
+
+namespace convrt::cpu::gemm_detail {
+
+using Index = std::ptrdiff_t;
+
+constexpr Index ceil_div(Index a, Index b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+
+/// Begin of part i of `total` items in `parts` parts whose sizes differ by at most one.
+constexpr Index part_begin(Index total, Index parts, Index i) { return total / parts * i + std::min(i, total % parts); }
+
+/// A descriptor with P, Q and the per-group sizes worked out. A dense 1x1 convolution does not care where rows end: its
+/// pixels become one row per image (NCHW) or one row altogether (NHWC), so no tile ends early.
+struct Shape {
+  explicit Shape(const Conv2dDesc& d)
+      : nhwc(d.layout == Layout::nhwc),
+        n(d.n),
+        c(d.c),
+        h(d.h),
+        w(d.w),
+        k(d.k),
+        r(d.r),
+        s(d.s),
+        p(d.p()),
+        q(d.q()),
+        stride_h(d.stride_h),
+        stride_w(d.stride_w),
+        dilation_h(d.dilation_h),
+        dilation_w(d.dilation_w),
+        pad_top(d.pad_top),
+        pad_left(d.pad_left),
+        groups(d.groups),
+        group_c(d.c / d.groups),
+        group_k(d.k / d.groups) {
+    if (r * s != 1 || stride_h * stride_w != 1 || p != h || q != w || pad_top + pad_left != 0) return;
+    const Index rows = nhwc ? n * h : h;
+    if (nhwc) n = 1;
+    w *= rows;
+    q = w;
+    h = p = 1;
+  }
+
+  /// Filter rows [first, last) that meet the source for destination row `row`.
+  struct Range {
+    Index first, last;
+    bool empty() const { return first >= last; }
+  };
+  Range filter_rows(Index row) const {
+    const Index at = row * stride_h - pad_top;
+    return {std::max<Index>(0, ceil_div(-at, dilation_h)), std::min(r, ceil_div(h - at, dilation_h))};
+  }
+
+  bool nhwc;
+  Index n, c, h, w, k, r, s, p, q, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+  Index groups, group_c, group_k;
+};
+
+/// The part of an activation that tiles apply while storing; the others follow in a pass over the hot rows.
+struct Finish {
+  explicit Finish(const Activation& a) {
+    if (a.kind == ActivationKind::relu) low = 0;
+    if (a.kind == ActivationKind::clamp) low = a.alpha, high = a.beta;
+    row_pass = a.kind != ActivationKind::none && a.kind != ActivationKind::relu && a.kind != ActivationKind::clamp;
+  }
+  float low = -std::numeric_limits<float>::infinity(), high = std::numeric_limits<float>::infinity();
+  bool row_pass = false;
+};
+
+/// A tile of zeros: the bias of a partial sum.
+alignas(64) inline constexpr float kZeros[kMaxTileVectors * 16] = {};
+
+/// Lanes along pixels, NCHW: weights [group][block of rows][R][S][C/groups][row]; one im2col panel per thread.
+AlignedFloats pack_pixel(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads);
+std::size_t pixel_scratch(const Shape& shape, const Variant& variant);
+void execute_pixel(const Run& run) noexcept;
+
+/// Lanes along k, both layouts: weights [group][block of vectors][R][S][C/groups][vectors * lanes], the source is read
+/// in place.
+AlignedFloats pack_channel(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads);
+std::size_t channel_scratch(const Shape& shape, const Variant& variant);
+void execute_channel(const Run& run) noexcept;
+
+}  // namespace convrt::cpu::gemm_detail

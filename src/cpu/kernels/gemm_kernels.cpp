@@ -1,0 +1,185 @@
+// Register tiles of cpu.gemm. Tile sizes follow from the registers: rows x vectors accumulators, `vectors` operands and
+// one broadcast must fit into 32 (AVX-512, NEON) or 16 (AVX2, SSE4), and enough accumulators must be in flight to hide
+// the FMA latency. All loops over a tile are unrolled completely, else the compiler keeps the accumulators in memory.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/kernels/gemm_kernels.cpp"
+#include "cpu/kernels/targets.hpp"
+// clang-format off
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+// clang-format on
+#include "cpu/kernels/activation-inl.h"
+#include "cpu/kernels/gemm_kernels.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace convrt::cpu::HWY_NAMESPACE {
+#if CONVRT_TARGET
+
+namespace {
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+constexpr D kD;
+constexpr std::ptrdiff_t kLanes = hn::MaxLanes(D());
+
+HWY_INLINE V finish(V sum, V bias, const Epilogue& e, const float* out) {
+  V v = hn::Add(sum, bias);
+  if (e.accumulate) v = hn::Add(v, hn::LoadU(kD, out));
+  const V low = hn::Set(kD, e.low), high = hn::Set(kD, e.high);
+  return hn::IfThenElse(hn::Le(v, low), low, hn::IfThenElse(hn::Gt(v, high), high, v));
+}
+
+template <int kRows, int kVectors>
+void pixel_tile(const PixelTile& t) {
+  V sum[kRows][kVectors];
+  HWY_UNROLL(16)
+  for (int m = 0; m < kRows; ++m) HWY_UNROLL(4)
+  for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::Zero(kD);
+  const float* HWY_RESTRICT a = t.a;
+  const float* HWY_RESTRICT b = t.b;
+  const std::ptrdiff_t b_step = t.b_step;
+  HWY_UNROLL(1)
+  for (std::ptrdiff_t i = t.depth; i > 0; --i, a += kRows, b += b_step) {
+    V pixels[kVectors];
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) pixels[v] = hn::LoadU(kD, b + v * kLanes);
+    HWY_UNROLL(16)
+    for (int m = 0; m < kRows; ++m) {
+      const V weight = hn::Set(kD, a[m]);
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(weight, pixels[v], sum[m][v]);
+    }
+  }
+  HWY_UNROLL(16)
+  for (int m = 0; m < kRows; ++m) {
+    float* out = t.out + m * t.out_step;
+    const V bias = hn::Set(kD, t.epilogue.bias[m]);
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v)
+      hn::StoreU(finish(sum[m][v], bias, t.epilogue, out + v * kLanes), kD, out + v * kLanes);
+  }
+}
+
+template <int kPixels, int kVectors>
+void channel_tile(const ChannelTile& t) {
+  V sum[kPixels][kVectors];
+  HWY_UNROLL(16)
+  for (int x = 0; x < kPixels; ++x) HWY_UNROLL(4)
+  for (int v = 0; v < kVectors; ++v) sum[x][v] = hn::Zero(kD);
+  const std::ptrdiff_t step = t.pixel_step, depth_step = t.depth_step;
+  for (std::ptrdiff_t run = 0; run < t.run_count; ++run) {
+    // One base pointer for three pixels: base, base + step and base + 2*step are single x86 addresses, and fourteen
+    // pointers would not fit into the registers.
+    constexpr int kBases = (kPixels + 2) / 3;
+    const float* base[kBases];
+    HWY_UNROLL(8)
+    for (int g = 0; g < kBases; ++g) base[g] = t.runs[run].src + 3 * g * step;
+    const float* HWY_RESTRICT w = t.runs[run].weights;
+    HWY_UNROLL(1)
+    for (std::ptrdiff_t i = t.depth; i > 0; --i) {
+      V weight[kVectors];
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v) weight[v] = hn::LoadU(kD, w + v * kLanes);
+      HWY_UNROLL(16)
+      for (int x = 0; x < kPixels; ++x) {
+        const V pixel = hn::Set(kD, base[x / 3][(x % 3) * step]);
+        HWY_UNROLL(4)
+        for (int v = 0; v < kVectors; ++v) sum[x][v] = hn::MulAdd(pixel, weight[v], sum[x][v]);
+      }
+      w += kVectors * kLanes;
+      HWY_UNROLL(8)
+      for (int g = 0; g < kBases; ++g) base[g] += depth_step;
+    }
+  }
+  HWY_UNROLL(16)
+  for (int x = 0; x < kPixels; ++x) {
+    float* out = t.out + x * t.out_step;
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) {
+      const V bias = hn::LoadU(kD, t.epilogue.bias + v * kLanes);
+      hn::StoreU(finish(sum[x][v], bias, t.epilogue, out + v * kLanes), kD, out + v * kLanes);
+    }
+  }
+}
+
+// Whole vectors while the source lasts, then single elements.
+template <int kVectors, int kStride>
+void copy_vectors(const PanelCopy& c) {
+  const std::ptrdiff_t needed = kVectors * kLanes * kStride, readable = c.src_end - c.src;
+  std::ptrdiff_t whole = readable < needed ? 0 : (readable - needed) / c.src_step + 1;
+  if (whole > c.depth) whole = c.depth;
+  const float* HWY_RESTRICT src = c.src;
+  float* HWY_RESTRICT panel = c.panel;
+  for (std::ptrdiff_t i = 0; i < whole; ++i, src += c.src_step, panel += c.panel_step) {
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) {
+      V even, odd;
+      if constexpr (kStride == 1)
+        even = hn::LoadU(kD, src + v * kLanes);
+      else
+        hn::LoadInterleaved2(kD, src + v * kLanes * 2, even, odd);
+      hn::StoreU(even, kD, panel + v * kLanes);
+    }
+  }
+  for (std::ptrdiff_t i = whole; i < c.depth; ++i, src += c.src_step, panel += c.panel_step)
+    for (std::ptrdiff_t x = 0; x < c.len; ++x) panel[x] = src[x * kStride];
+}
+
+void copy(const PanelCopy& c) {
+  const std::ptrdiff_t vectors = (c.len + kLanes - 1) / kLanes;
+  if (c.stride > 2 || vectors > 4) {
+    const float* src = c.src;
+    float* panel = c.panel;
+    for (std::ptrdiff_t i = 0; i < c.depth; ++i, src += c.src_step, panel += c.panel_step)
+      for (std::ptrdiff_t x = 0; x < c.len; ++x) panel[x] = src[x * c.stride];
+    return;
+  }
+  using Copy = void (*)(const PanelCopy&);
+  constexpr Copy copies[4][2] = {{copy_vectors<1, 1>, copy_vectors<1, 2>},
+                                 {copy_vectors<2, 1>, copy_vectors<2, 2>},
+                                 {copy_vectors<3, 1>, copy_vectors<3, 2>},
+                                 {copy_vectors<4, 1>, copy_vectors<4, 2>}};
+  copies[vectors - 1][c.stride - 1](c);
+}
+
+// Fills column `kVectors` of the tables for 1..kRows rows.
+template <int kVectors, int kRows>
+constexpr void add_tiles(GemmKernels& k) {
+  if constexpr (kRows > 0) {
+    k.pixel[kRows][kVectors] = pixel_tile<kRows, kVectors>;
+    k.channel[kRows][kVectors] = channel_tile<kRows, kVectors>;
+    add_tiles<kVectors, kRows - 1>(k);
+  }
+}
+
+constexpr GemmKernels make_kernels() {
+  GemmKernels k = {};
+  k.lanes = static_cast<int>(kLanes);
+  k.copy = copy;
+  k.activate_row = activate_row;
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
+  add_tiles<1, 14>(k);
+  add_tiles<2, 14>(k);
+  add_tiles<3, 8>(k);
+  add_tiles<4, 6>(k);
+#else
+  add_tiles<1, 6>(k);
+  add_tiles<2, 6>(k);
+  add_tiles<3, 4>(k);
+#endif
+  return k;
+}
+
+}  // namespace
+
+constexpr GemmKernels kGemmKernels = make_kernels();
+
+#endif
+}  // namespace convrt::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace convrt::cpu {
+const GemmKernels* gemm_kernels(Isa isa) { CONVRT_FIND_TARGET(isa, kGemmKernels); }
+}  // namespace convrt::cpu
+#endif

@@ -8,10 +8,10 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 
+#include "core/winograd.hpp"
 #include "cpu/algorithm.hpp"
 #include "cpu/cost.hpp"
 #include "cpu/kernels/winograd_kernels.hpp"
@@ -22,7 +22,6 @@ namespace {
 // Smaller layers spend their time in the transforms.
 constexpr int kMinChannels = 16;
 
-int points(int m) { return (m + 2) * (m + 2); }
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 const WinogradForm& form_of(const Conv2dDesc& desc, Isa isa, int m) {
@@ -75,7 +74,7 @@ Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tile
       const double block_tiles = static_cast<double>(ceil_div(steps, cut.blocks) * form.tile_step);
       const double filters = static_cast<double>(ceil_div(panels, splits)) * form.panel;
       // The transforms cost about as much as 15 multiply-adds per point and channel.
-      const double piece = block_tiles * points(m) * (s.c * filters + 15 * (s.c + filters));
+      const double piece = block_tiles * core::winograd_points(m) * (s.c * filters + 15 * (s.c + filters));
       cut.cost = piece * static_cast<double>(ceil_div(cut.blocks * splits * groups, threads));
       if (best.cost == 0 || cut.cost < best.cost) best = cut;
     }
@@ -104,51 +103,25 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
   return found;
 }
 
-// Rows of G: what a filter row becomes at each point. The scale that makes the transforms of winograd_tile-inl.h exact
-// inverses is all here.
-using Row = std::array<double, 3>;
-constexpr std::array<Row, 4> kFilter2 = {{{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}}};
-constexpr double kRoot2 = 1.41421356237309504880;
-constexpr std::array<Row, 6> kFilter4 = {{{1, 0, 0},
-                                          {-2. / 3, -kRoot2 / 3, -1. / 3},
-                                          {-2. / 3, kRoot2 / 3, -1. / 3},
-                                          {1. / 6, kRoot2 / 6, 1. / 3},
-                                          {1. / 6, -kRoot2 / 6, 1. / 3},
-                                          {0, 0, 1}}};
-
-// G w G^T of one filter, rounded once, to[point * stride].
-template <std::size_t kPoints>
-void transform_filter(const std::array<Row, kPoints>& g, const float* w, float* to, std::ptrdiff_t stride) {
-  std::array<Row, kPoints> half;
-  for (std::size_t i = 0; i < kPoints; ++i)
-    for (std::size_t s = 0; s < 3; ++s) half[i][s] = g[i][0] * w[s] + g[i][1] * w[3 + s] + g[i][2] * w[6 + s];
-  for (std::size_t i = 0; i < kPoints; ++i)
-    for (std::size_t j = 0; j < kPoints; ++j, to += stride)
-      *to = static_cast<float>(half[i][0] * g[j][0] + half[i][1] * g[j][1] + half[i][2] * g[j][2]);
-}
-
 AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads) {
   const int m = variant.rows;
   const WinogradForm& form = form_of(desc, variant.isa, m);
   const std::ptrdiff_t c_end = desc.c / desc.groups, k_end = desc.k / desc.groups;
   const std::ptrdiff_t padded_k = ceil_div(k_end, form.filter_step) * form.filter_step;
   const std::ptrdiff_t point_floats = c_end * padded_k, panels = ceil_div(k_end, form.panel);
-  AlignedFloats packed(static_cast<std::size_t>(desc.groups * points(m) * point_floats));
+  AlignedFloats packed(static_cast<std::size_t>(desc.groups * core::winograd_points(m) * point_floats));
 #pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
   for (int group = 0; group < desc.groups; ++group)
     for (std::ptrdiff_t panel = 0; panel < panels; ++panel) {
       const std::ptrdiff_t first = panel * form.panel, width = std::min<std::ptrdiff_t>(form.panel, padded_k - first);
-      float* base = packed.data() + group * points(m) * point_floats + first * c_end;
+      float* base = packed.data() + group * core::winograd_points(m) * point_floats + first * c_end;
       for (std::ptrdiff_t c = 0; c < c_end; ++c)
         for (std::ptrdiff_t i = 0; i < width; ++i) {
           static constexpr float kZeros[9] = {};
           const std::ptrdiff_t k = first + i;
           const float* w = k < k_end ? weights.data() + ((group * k_end + k) * c_end + c) * 9 : kZeros;
           float* to = base + c * width + i;
-          if (m == 2)
-            transform_filter(kFilter2, w, to, point_floats);
-          else
-            transform_filter(kFilter4, w, to, point_floats);
+          core::transform_filter(m, w, to, point_floats);
         }
     }
   return packed;
@@ -182,7 +155,7 @@ void run_pieces(const Run& run, const WinogradForm& form, const WinogradShape& s
   const Scratch scratch(form, s, tiles);
   const int panels = static_cast<int>(ceil_div(s.k, form.panel));
   const std::ptrdiff_t group_weights =
-      std::ptrdiff_t{points(m)} * s.c * ceil_div(s.k, form.filter_step) * form.filter_step;
+      std::ptrdiff_t{core::winograd_points(m)} * s.c * ceil_div(s.k, form.filter_step) * form.filter_step;
   const bool planes = run.desc.layout == Layout::nchw;
   std::int64_t transformed = -1;
   for (std::int64_t piece = begin; piece < end; ++piece) {

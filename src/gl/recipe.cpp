@@ -226,6 +226,7 @@ class Planner {
 }  // namespace
 
 Recipe recipe(const Config& config, const Conv2dDesc& desc, const GlInfo& info) {
+  if (const auto own = variants()[config.row].recipe) return own(config, desc, info);
   return Planner(config, desc, info).run();
 }
 

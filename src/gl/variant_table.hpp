@@ -38,6 +38,9 @@ struct Variant {
     double rate;  ///< guessed share of the device's multiply-add peak on a large problem; orders untuned kernels
   };
   std::vector<Choice> choices;
+  /// A family that takes more than one dispatch (Winograd) plans its own; nullptr: one file, cut by `blocking`.
+  Recipe (*recipe)(const Config& config, const Conv2dDesc& desc, const GlInfo& info) = nullptr;
+  std::vector<float> (*pack)(const Config& config, const Conv2dDesc& desc, std::span<const float> weights) = nullptr;
 };
 
 const std::vector<Variant>& variants();
@@ -45,6 +48,11 @@ const std::vector<Variant>& variants();
 inline int filters_per_group(const Conv2dDesc& d) { return d.k / d.groups; }
 inline int channels_per_group(const Conv2dDesc& d) { return d.c / d.groups; }
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// winograd.cpp: tile = {BM, BN, BK, TM, TN, outputs a Winograd tile and axis}.
+bool winograd_fits(const Conv2dDesc& desc);
+Recipe winograd_recipe(const Config& config, const Conv2dDesc& desc, const GlInfo& info);
+std::vector<float> winograd_weights(const Config& config, const Conv2dDesc& desc, std::span<const float> weights);
 
 /// Filter blocks of the whole convolution.
 std::int64_t block_count(const Blocking& blocking, const Conv2dDesc& desc);

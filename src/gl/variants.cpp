@@ -140,6 +140,22 @@ Defines rdna3_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
   return defines;
 }
 
+// --- Winograd: tile = {BM, BN, BK, TM, TN, outputs a Winograd tile and axis}; steps stand in winograd.cpp.
+
+Blocking winograd_blocking(const Conv2dDesc&, const TileSizes& t) {
+  return {.filters = t[0],
+          .pixels = t[1] * t[5] * t[5],
+          .depth = t[2],
+          .invocations = t[0] / t[3] * (t[1] / t[4]),
+          .shared_bytes = static_cast<std::uint32_t>(4 * 2 * t[2] * (t[0] + t[1]))};
+}
+Defines winograd_defines(const Conv2dDesc&, const TileSizes& t, const GlInfo&) {
+  Defines defines = {{"LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4]))}};
+  constexpr const char* names[] = {"BM", "BN", "BK", "TM", "TN"};
+  for (std::size_t i = 0; i < std::size(names); ++i) defines.emplace_back(names[i], std::to_string(t[i]));
+  return defines;
+}
+
 // The share of the peak guessed for a choice, on this kind of device.
 double rate(const Variant& variant, const Variant::Choice& choice, const GlInfo& info) {
   const std::string_view name = variant.name;
@@ -164,6 +180,12 @@ double guessed_time(const Variant& variant, const Variant::Choice& choice, const
 const std::vector<Variant>& variants() {
   // clang-format off
   static const std::vector<Variant> table = {
+      {"winograd_f4x4", "winograd_gemm.comp", winograd_fits, winograd_blocking, gemm_suffix, winograd_defines,
+       {{{128, 128, 8, 8, 8, 4}, 1.5}, {{64, 128, 8, 8, 8, 4}, 1.45},
+        {{128, 64, 8, 8, 8, 4}, 1.45}, {{64, 64, 8, 8, 8, 4}, 1.4}},
+       winograd_recipe, winograd_weights},
+      {"winograd_f2x2", "winograd_gemm.comp", winograd_fits, winograd_blocking, gemm_suffix, winograd_defines,
+       {{{128, 128, 8, 8, 8, 2}, 0.8}, {{64, 64, 8, 8, 8, 2}, 0.75}}, winograd_recipe, winograd_weights},
       {"pointwise", "pointwise.comp", pointwise_fits, gemm_blocking, gemm_suffix, pointwise_defines,
        {{{128, 64, 16, 8, 4, 2}, 0.50}, {{128, 128, 8, 8, 8, 2}, 0.48},
         {{64, 64, 16, 4, 4, 2}, 0.42}, {{32, 32, 16, 4, 4, 2}, 0.25}}},
@@ -233,6 +255,7 @@ std::vector<Config> configs(const Conv2dDesc& desc, const GlInfo& info) {
 }
 
 std::vector<float> pack_weights(const Config& config, const Conv2dDesc& d, std::span<const float> weights) {
+  if (const auto own = variants()[config.row].pack) return own(config, d, weights);
   const Blocking b = variants()[config.row].blocking(d, config.tile);
   const std::int64_t taps = std::int64_t{d.r} * d.s, channels = channels_per_group(d);
   const std::int64_t depth = ceil_div(channels, b.depth) * b.depth;

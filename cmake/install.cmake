@@ -28,7 +28,14 @@ export(EXPORT convrt-targets NAMESPACE convrt:: FILE ${PROJECT_BINARY_DIR}/convr
 set(convrt_pc_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 cmake_path(RELATIVE_PATH CMAKE_INSTALL_PREFIX BASE_DIRECTORY ${CMAKE_INSTALL_PREFIX}/${convrt_pc_dir}
   OUTPUT_VARIABLE convrt_pc_prefix)
-list(TRANSFORM OpenMP_CXX_LIB_NAMES PREPEND -l OUTPUT_VARIABLE convrt_pc_private)
+set(convrt_pc_private)
+foreach(name IN LISTS OpenMP_CXX_LIB_NAMES)
+  if(name STREQUAL "omp")  # clang keeps it outside of the linker's usual folders
+    cmake_path(GET OpenMP_omp_LIBRARY PARENT_PATH dir)
+    list(APPEND convrt_pc_private -L${dir})
+  endif()
+  list(APPEND convrt_pc_private -l${name})
+endforeach()
 list(APPEND convrt_pc_private ${CMAKE_THREAD_LIBS_INIT} -l${CMAKE_DL_LIBS} -lstdc++ -lm)
 list(REMOVE_ITEM convrt_pc_private -l)
 list(REMOVE_DUPLICATES convrt_pc_private)

@@ -32,12 +32,12 @@
   (HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON)
 
 #if defined(__x86_64__)
-#define CONVRT_FIND_TARGET(isa, table)                 \
-  switch (isa) {                                       \
-    case Isa::avx512: return &N_AVX3::table;           \
-    case Isa::avx2: return &N_AVX2::table;             \
-    case Isa::sse4: return &N_SSE4::table;             \
-    default: return nullptr;                           \
+#define CONVRT_FIND_TARGET(isa, table)       \
+  switch (isa) {                             \
+    case Isa::avx512: return &N_AVX3::table; \
+    case Isa::avx2: return &N_AVX2::table;   \
+    case Isa::sse4: return &N_SSE4::table;   \
+    default: return nullptr;                 \
   }
 #elif defined(__aarch64__)
 #define CONVRT_FIND_TARGET(isa, table) return (isa) == Isa::neon ? &N_NEON::table : nullptr

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 
@@ -20,6 +21,8 @@ class AlignedFloats {
   explicit AlignedFloats(std::size_t floats) : size_(floats) {
     constexpr std::size_t line = 64, huge = std::size_t{2} << 20;
     if (floats == 0) return;
+    if (floats > std::size_t{PTRDIFF_MAX} / sizeof(float))  // the byte count would wrap around
+      core::fail(ErrorCode::out_of_memory, "could not allocate ", floats, " floats of host memory");
     const std::size_t alignment = floats * sizeof(float) >= huge ? huge : line;
     const std::size_t bytes = (floats * sizeof(float) + alignment - 1) / alignment * alignment;
     data_.reset(static_cast<float*>(std::aligned_alloc(alignment, bytes)));

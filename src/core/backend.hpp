@@ -80,6 +80,9 @@ class Backend {
   /// True where BackendBuffers are host memory, so that chains need no staging copies.
   virtual bool host_memory() const = 0;
 
+  /// Optional: shipped tuning results for this device, in the form that tune_cache.hpp's shipped_kernels reads.
+  virtual std::string shipped_tuning() const { return {}; }
+
   /// Optional: nullptr means that this backend has no custom shaders.
   virtual std::shared_ptr<CustomProgram> compile_custom(const ShaderSource&) { return nullptr; }
 };

@@ -6,8 +6,10 @@
 #include "core/access.hpp"
 #include "core/backend.hpp"
 #include "core/fail.hpp"
+#include "core/history.hpp"
 #include "core/log.hpp"
 #include "core/select.hpp"
+#include "core/validate.hpp"
 
 namespace convrt {
 
@@ -16,6 +18,17 @@ struct Conv2dPlan::Impl {
   Conv2dDesc desc;
   std::string kernel;
   std::shared_ptr<const core::PreparedConv> prepared;
+  std::shared_ptr<const core::Validation> validation;  ///< or nullptr
+  std::unique_ptr<core::PlanHistory> history;          ///< or nullptr
+
+  Impl(Device d, const Conv2dDesc& problem, std::string name, std::shared_ptr<const core::PreparedConv> conv,
+       std::shared_ptr<const core::Validation> checks)
+      : device(std::move(d)),
+        desc(problem),
+        kernel(std::move(name)),
+        prepared(std::move(conv)),
+        validation(std::move(checks)),
+        history(core::PlanHistory::open(*core::Access::backend(device), desc, kernel)) {}
 };
 
 namespace {
@@ -42,7 +55,8 @@ Conv2dPlan::Conv2dPlan(const Device& device, const Conv2dDesc& desc, std::span<c
   std::string kernel = core::select_kernel(backend, desc, options);
   core::log(LogLevel::info, "plan ", desc.str(), " on ", backend.info().id, ": ", kernel);
   auto prepared = backend.prepare({desc, kernel, weights, bias, options.threads});
-  impl_ = std::make_shared<const Impl>(Impl{device, desc, std::move(kernel), std::move(prepared)});
+  impl_ = std::make_shared<const Impl>(device, desc, std::move(kernel), std::move(prepared),
+                                       core::Validation::open(weights, bias));
 }
 
 RunStats Conv2dPlan::run(std::span<const float> src, std::span<float> dst) const {
@@ -53,7 +67,11 @@ RunStats Conv2dPlan::run(std::span<const float> src, std::span<float> dst) const
   const std::less<const float*> before;
   if (before(src.data(), dst.data() + dst.size()) && before(dst.data(), src.data() + src.size()))
     core::fail(ErrorCode::invalid_argument, "convolution ", desc().str(), ": src and dst must not overlap");
-  return impl_->prepared->run(src, dst);
+  const Impl& self = *impl_;
+  const RunStats stats = self.validation ? self.validation->run(*self.prepared, desc(), self.kernel, src, dst)
+                                         : self.prepared->run(src, dst);
+  if (self.history) self.history->count(stats.device_ms);
+  return stats;
 }
 
 void Conv2dPlan::enqueue(const Buffer& src, Buffer& dst) const {
@@ -68,7 +86,10 @@ void Conv2dPlan::enqueue(const Buffer& src, Buffer& dst) const {
     if (buffer->device() != core::Access::backend(impl_->device).get())
       core::fail(ErrorCode::invalid_argument, "convolution ", desc().str(), ": this plan is on device ",
                  impl_->device.info().id, ", but a buffer was allocated on ", buffer->device()->info().id);
-  impl_->prepared->enqueue(from, to);
+  if (impl_->validation)
+    impl_->validation->enqueue(*impl_->prepared, desc(), impl_->kernel, from, to);
+  else
+    impl_->prepared->enqueue(from, to);
 }
 
 Conv2dPlan Conv2dPlan::reshaped(int n, int h, int w) const {
@@ -77,8 +98,8 @@ Conv2dPlan Conv2dPlan::reshaped(int n, int h, int w) const {
   next.h = h;
   next.w = w;
   next.validate();
-  return Conv2dPlan(
-      std::make_shared<const Impl>(Impl{impl_->device, next, impl_->kernel, impl_->prepared->reshaped(next)}));
+  return Conv2dPlan(std::make_shared<const Impl>(impl_->device, next, impl_->kernel, impl_->prepared->reshaped(next),
+                                                 impl_->validation));
 }
 
 const Conv2dDesc& Conv2dPlan::desc() const { return impl_->desc; }

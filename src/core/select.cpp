@@ -1,9 +1,11 @@
 #include "core/select.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "core/fail.hpp"
-#include "core/log.hpp"
+#include "core/tune_cache.hpp"
+#include "core/tune_problem.hpp"
 
 namespace convrt::core {
 namespace {
@@ -12,6 +14,34 @@ std::string joined(const std::vector<std::string>& kernels) {
   std::string text;
   for (const std::string& k : kernels) text.append(text.empty() ? "" : ", ").append(k);
   return text;
+}
+
+// The backend's kernels: those that tuning measured first, as it ranked them; what it rejected after the reference.
+std::vector<std::string> best_first(Backend& backend, const Conv2dDesc& desc, const PlanOptions& options, bool choose) {
+  std::vector<std::string> kernels = backend.kernels(desc, options.threads);
+  if (options.tune == Tune::off) return kernels;
+
+  std::vector<std::string> tuned, rejected;
+  const auto sort_in = [&](const std::vector<TuneResult>& results) {
+    for (const TuneResult& r : results) (r.rejected.empty() ? tuned : rejected).push_back(r.kernel);
+  };
+  if (options.tune == Tune::measure && choose && desc.n > 0) {
+    TuneReport report = tune_problem(backend, desc, options.threads, {});
+    std::erase_if(report.results, [](const TuneResult& r) { return r.rejected == "over budget"; });
+    sort_in(report.results);
+  } else {
+    sort_in(user_tune_cache().find(tune_key(backend, desc, options.threads)));
+  }
+  if (tuned.empty()) tuned = shipped_kernels(backend.shipped_tuning(), desc);
+
+  const auto place = [&](const std::string& kernel) {
+    const auto at = std::find(tuned.begin(), tuned.end(), kernel);
+    const bool bad = std::find(rejected.begin(), rejected.end(), kernel) != rejected.end();
+    return bad ? tuned.size() + 1 : static_cast<std::size_t>(at - tuned.begin());
+  };
+  std::stable_sort(kernels.begin(), kernels.end(),
+                   [&](const std::string& a, const std::string& b) { return place(a) < place(b); });
+  return kernels;
 }
 
 }  // namespace
@@ -25,8 +55,6 @@ bool names(std::string_view prefix, std::string_view kernel) {
 }
 
 std::string select_kernel(Backend& backend, const Conv2dDesc& desc, const PlanOptions& options) {
-  const std::vector<std::string> kernels = backend.kernels(desc, options.threads);
-
   std::string wanted = options.kernel, asker = "PlanOptions::kernel";
   if (wanted.empty()) {
     const char* forced = std::getenv("CONVRT_KERNEL");
@@ -35,6 +63,7 @@ std::string select_kernel(Backend& backend, const Conv2dDesc& desc, const PlanOp
       asker = "CONVRT_KERNEL";
     }
   }
+  const std::vector<std::string> kernels = best_first(backend, desc, options, wanted.empty());
   if (!wanted.empty()) {
     for (const std::string& kernel : kernels) {
       if (!names(wanted, kernel)) continue;

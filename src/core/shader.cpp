@@ -1,7 +1,6 @@
 // Custom shaders: checks that are the same for every backend, then Backend::compile_custom.
 #include "convrt/shader.hpp"
 
-
 #include "core/access.hpp"
 #include "core/fail.hpp"
 

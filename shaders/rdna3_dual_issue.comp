@@ -17,14 +17,6 @@ layout(local_size_x = LOCAL) in;
 
 #include "common.glsl"
 
-float filter_at(Tile tile, int tap, int c, int k) {
-#if PACKED
-  return weights[WEIGHTS_OFFSET + ((tile.block * R * S + tap) * channels_per_group() + c) * BM + k];
-#else
-  return filter1(tile, tap, c, k);
-#endif
-}
-
 void main() {
   FOR_EACH_TILE(BM, LOCAL * TN) {
     Tile tile = make_tile(tile_index, BM);
@@ -38,26 +30,35 @@ void main() {
     }
     for (int i = 0; i < BM * TN; ++i) sums[i] = 0.0;
 
+    int channels = channels_per_group(), step = channel_step();
+#if PACKED
+    int filter_index = WEIGHTS_OFFSET + tile.block * R * S * channels * BM;
+#endif
     for (int tap = 0; tap < conv.r * conv.s; ++tap) {
       int r = tap / S;
       int dy = r * DILATION_H, dx = (tap - r * S) * DILATION_W;
-      // A tap in the padding reads the element that serves index 0 of the chunk instead: no branch in the loop below.
+      // A tap in the padding reads the chunk's first element of the channel instead: no branch in the loop below.
       bool inside[TN];
       int index[TN];
       for (int j = 0; j < TN; ++j) {
         inside[j] = uint(pixels[j].y + dy) < uint(conv.h) && uint(pixels[j].x + dx) < uint(conv.w);
         index[j] = inside[j] ? at[j] + (dy * conv.w + dx) * column_step()
-                             : src_index(0, tile.group * channels_per_group(), 0, 0);
+                             : src_index(0, tile.group * channels, 0, 0);
       }
-      for (int c = 0; c < channels_per_group(); ++c) {
+      for (int c = 0; c < channels; ++c) {
         float values[TN];
         for (int j = 0; j < TN; ++j) {
           values[j] = src[index[j]];
           values[j] = inside[j] ? values[j] : 0.0;
-          index[j] += channel_step();
+          index[j] += step;
         }
         float w[BM];
-        for (int i = 0; i < BM; ++i) w[i] = filter_at(tile, tap, c, i);
+#if PACKED
+        for (int i = 0; i < BM; ++i) w[i] = weights[filter_index + i];
+        filter_index += BM;
+#else
+        for (int i = 0; i < BM; ++i) w[i] = filter1(tile, tap, c, i);
+#endif
         for (int i = 0; i < BM; ++i)
           for (int j = 0; j < TN; ++j) sums[i * TN + j] = fma(w[i], values[j], sums[i * TN + j]);
       }
@@ -65,9 +66,9 @@ void main() {
 
     for (int j = 0; j < TN; ++j) {
       if (first + j * LOCAL >= pixel_count()) continue;
-      int to = dst_index(first + j * LOCAL, tile.k), step = NHWC == 1 ? 1 : conv.p * conv.q;
+      int to = dst_index(first + j * LOCAL, tile.k), plane = NHWC == 1 ? 1 : conv.p * conv.q;
       for (int i = 0; i < BM; ++i)
-        if (tile.k + i < tile.k_end) store(to + i * step, sums[i * TN + j], bias[tile.k + i]);
+        if (tile.k + i < tile.k_end) store(to + i * plane, sums[i * TN + j], bias[tile.k + i]);
     }
   }
 }

@@ -10,7 +10,7 @@ namespace convrt::cpu {
 namespace {
 
 // A new algorithm is one file and one row here. Among equals in predicted cost the earlier row wins.
-constexpr const Algorithm* kAlgorithms[] = {&depthwise, &winograd, &gemm, &reference};
+constexpr const Algorithm* kAlgorithms[] = {&depthwise, &direct, &winograd, &gemm, &reference};
 
 struct Choice {
   const Algorithm* algorithm;

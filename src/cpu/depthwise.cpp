@@ -220,7 +220,7 @@ void run_chunk(const Run& run, const DepthwiseKernels& kernels, const NhwcShape&
                     .first_p = first_p,
                     .last_p = last_p,
                     .q = q_end,
-                    .count = static_cast<std::size_t>(count),
+                    .count = count,
                     .accumulate = d.accumulate,
                     .activation = d.activation};
   if (d.k != d.c || count < shape.lanes) {

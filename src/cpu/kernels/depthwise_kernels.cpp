@@ -22,37 +22,15 @@ namespace convrt::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Masked loads that touch no memory outside the mask: then NCHW needs no padded copy.
-#undef CONVRT_MASKED_LOADS
-#define CONVRT_MASKED_LOADS (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2)
-
 constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;  // 32, otherwise 16
 
 // Vectors per row of a strip tile: accumulators, one weight per tap row and a source vector must fit the registers.
 template <int R>
 constexpr int kStripVectors = kManyRegisters || R <= 5 ? 2 : 1;
 
-// `sum` is final but for what the destination holds and the activation; only `count` lanes are stored.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE void finish(D d, V sum, bool accumulate, const Activation& activation, float* to, std::size_t count) {
-  if (count >= hn::Lanes(d)) {
-    if (accumulate) sum = hn::Add(sum, hn::LoadU(d, to));
-    hn::StoreU(activation.kind == ActivationKind::relu ? activate(d, activation, sum) : sum, d, to);
-  } else {
-    if (accumulate) sum = hn::Add(sum, load_first(d, to, count));
-    store_first(d, activation.kind == ActivationKind::relu ? activate(d, activation, sum) : sum, to, count);
-  }
-}
-
-// The other activations are long: inlined after every accumulator they would crowd the kernels out of the instruction
-// cache. They run over what was just stored.
-HWY_INLINE bool needs_second_pass(const Activation& a) {
-  return a.kind != ActivationKind::none && a.kind != ActivationKind::relu;
-}
-
 // Destination rows [0, ROWS), columns [q0, q0 + NV vectors), of which `count` columns are stored.
 template <int R, int SH, int ROWS, int NV, class D>
-HWY_INLINE void strip_tile(D d, const DepthwiseStrip& a, std::ptrdiff_t q0, std::size_t count) {
+HWY_INLINE void strip_tile(D d, const DepthwiseStrip& a, std::ptrdiff_t q0, std::ptrdiff_t count) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
   constexpr int src_rows = (ROWS - 1) * SH + R;
   hn::Vec<D> sum[ROWS][NV];
@@ -86,13 +64,13 @@ HWY_INLINE void strip_tile(D d, const DepthwiseStrip& a, std::ptrdiff_t q0, std:
     HWY_UNROLL(2)
     for (int v = 0; v < NV; ++v)
       finish(d, sum[o][v], a.accumulate, a.activation, a.dst + o * a.dst_stride + q0 + v * lanes,
-             v + 1 < NV ? static_cast<std::size_t>(lanes) : count - static_cast<std::size_t>(v * lanes));
+             v + 1 < NV ? lanes : count - v * lanes);
   }
 }
 
 // Any taps: one load per multiply-add, NV vectors of ROWS rows against one broadcast weight.
 template <int ROWS, int NV, class D>
-HWY_INLINE void any_strip_tile(D d, const DepthwiseStrip& a, std::ptrdiff_t q0, std::size_t count) {
+HWY_INLINE void any_strip_tile(D d, const DepthwiseStrip& a, std::ptrdiff_t q0, std::ptrdiff_t count) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
   hn::Vec<D> sum[ROWS][NV];
   HWY_UNROLL(4)
@@ -120,7 +98,7 @@ HWY_INLINE void any_strip_tile(D d, const DepthwiseStrip& a, std::ptrdiff_t q0, 
     HWY_UNROLL(2)
     for (int v = 0; v < NV; ++v)
       finish(d, sum[o][v], a.accumulate, a.activation, a.dst + o * a.dst_stride + q0 + v * lanes,
-             v + 1 < NV ? static_cast<std::size_t>(lanes) : count - static_cast<std::size_t>(v * lanes));
+             v + 1 < NV ? lanes : count - v * lanes);
   }
 }
 
@@ -133,13 +111,13 @@ HWY_INLINE void walk_strip(const DepthwiseStrip& a, Tile wide_and_single, HalfTi
   for (std::ptrdiff_t q0 = 0; q0 < a.q;) {
     const std::ptrdiff_t left = a.q - q0;
     if (left <= lanes / 2) {
-      half(q0, static_cast<std::size_t>(left));
+      half(q0, left);
       q0 = a.q;
     } else {
       q0 += wide_and_single(q0, left);
     }
   }
-  if (needs_second_pass(a.activation))
+  if (is_long(a.activation))
     for (int o = 0; o < ROWS; ++o) activate_row(a.activation, a.dst + o * a.dst_stride, static_cast<std::size_t>(a.q));
 }
 
@@ -153,13 +131,13 @@ void strip(const DepthwiseStrip& a) {
       a,
       [&](std::ptrdiff_t q0, std::ptrdiff_t left) HWY_ATTR {
         if (NV > 1 && left > lanes) {
-          strip_tile<R, SH, ROWS, NV>(d, a, q0, static_cast<std::size_t>(std::min(left, NV * lanes)));
+          strip_tile<R, SH, ROWS, NV>(d, a, q0, std::min(left, NV * lanes));
           return NV * lanes;
         }
-        strip_tile<R, SH, ROWS, 1>(d, a, q0, static_cast<std::size_t>(std::min(left, lanes)));
+        strip_tile<R, SH, ROWS, 1>(d, a, q0, std::min(left, lanes));
         return lanes;
       },
-      [&](std::ptrdiff_t q0, std::size_t count) HWY_ATTR { strip_tile<R, SH, ROWS, 1>(half, a, q0, count); });
+      [&](std::ptrdiff_t q0, std::ptrdiff_t count) HWY_ATTR { strip_tile<R, SH, ROWS, 1>(half, a, q0, count); });
 }
 
 template <int ROWS>
@@ -171,24 +149,16 @@ void any_strip(const DepthwiseStrip& a) {
       a,
       [&](std::ptrdiff_t q0, std::ptrdiff_t left) HWY_ATTR {
         if (left > lanes) {
-          any_strip_tile<ROWS, 2>(d, a, q0, static_cast<std::size_t>(std::min(left, 2 * lanes)));
+          any_strip_tile<ROWS, 2>(d, a, q0, std::min(left, 2 * lanes));
           return 2 * lanes;
         }
-        any_strip_tile<ROWS, 1>(d, a, q0, static_cast<std::size_t>(std::min(left, lanes)));
+        any_strip_tile<ROWS, 1>(d, a, q0, std::min(left, lanes));
         return lanes;
       },
-      [&](std::ptrdiff_t q0, std::size_t count) HWY_ATTR { any_strip_tile<ROWS, 1>(half, a, q0, count); });
+      [&](std::ptrdiff_t q0, std::ptrdiff_t count) HWY_ATTR { any_strip_tile<ROWS, 1>(half, a, q0, count); });
 }
 
 #if CONVRT_MASKED_LOADS
-
-// Lanes of a vector at source column `at` that stand inside [0, w).
-template <class D>
-HWY_INLINE auto columns_inside(D d, std::ptrdiff_t at, std::ptrdiff_t w) {
-  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
-  const auto end = hn::FirstN(d, static_cast<std::size_t>(std::clamp<std::ptrdiff_t>(w - at, 0, lanes)));
-  return hn::AndNot(hn::FirstN(d, static_cast<std::size_t>(std::clamp<std::ptrdiff_t>(-at, 0, lanes))), end);
-}
 
 // Adds tap columns s (and, where PAIR, s + 1) of every tap row. EDGE: some columns or lanes stand outside the image.
 // With stride 2 one pair of loads gives both columns: its even and its odd elements.
@@ -235,7 +205,7 @@ HWY_INLINE void add_columns(D d, const DepthwisePlane& a, std::ptrdiff_t top, st
 }
 
 template <int R, int ST, int ROWS, int NV, bool EDGE, class D>
-HWY_INLINE void plane_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0, std::ptrdiff_t q0, std::size_t count) {
+HWY_INLINE void plane_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0, std::ptrdiff_t q0, std::ptrdiff_t count) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
   constexpr bool pair = ST == 2 && (kManyRegisters || R == 3);
   const std::ptrdiff_t top = p0 * ST - a.pad_top, left = q0 * ST - a.pad_left;
@@ -257,7 +227,7 @@ HWY_INLINE void plane_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0, std:
     HWY_UNROLL(2)
     for (int v = 0; v < NV; ++v)
       finish(d, sum[o][v], a.accumulate, a.activation, a.dst + (p0 + o) * a.q + q0 + v * lanes,
-             v + 1 < NV ? static_cast<std::size_t>(lanes) : count - static_cast<std::size_t>(v * lanes));
+             v + 1 < NV ? lanes : count - v * lanes);
   }
 }
 
@@ -265,7 +235,7 @@ template <int R, int ST, int ROWS, int NV, class D>
 HWY_INLINE void plane_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0, std::ptrdiff_t q0) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
   const std::ptrdiff_t left = q0 * ST - a.pad_left;
-  const std::size_t count = static_cast<std::size_t>(std::min(a.q - q0, NV * lanes));
+  const std::ptrdiff_t count = std::min(a.q - q0, NV * lanes);
   if (left >= 0 && left + R - 1 + NV * ST * lanes <= a.w)
     plane_tile<R, ST, ROWS, NV, false>(d, a, p0, q0, count);
   else
@@ -297,8 +267,7 @@ void plane(const DepthwisePlane& a) {
       default: plane_rows<R, ST, 4>(a, p0); break;
     }
   }
-  if (needs_second_pass(a.activation))
-    activate_row(a.activation, a.dst + a.first_p * a.q, static_cast<std::size_t>(rows * a.q));
+  if (is_long(a.activation)) activate_row(a.activation, a.dst + a.first_p * a.q, static_cast<std::size_t>(rows * a.q));
 }
 
 #endif  // CONVRT_MASKED_LOADS
@@ -347,9 +316,10 @@ HWY_INLINE void pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, std:
 }
 
 HWY_INLINE void activate_pixels(const DepthwisePixels& a, std::ptrdiff_t p) {
-  if (needs_second_pass(a.activation))
+  if (is_long(a.activation))
     for (std::ptrdiff_t q = 0; q < a.q; ++q)
-      activate_row(a.activation, a.dst + p * a.dst_row_stride + q * a.dst_pixel_stride, a.count);
+      activate_row(a.activation, a.dst + p * a.dst_row_stride + q * a.dst_pixel_stride,
+                   static_cast<std::size_t>(a.count));
 }
 
 template <int S, int SW>

@@ -50,7 +50,7 @@ struct DepthwisePixels {
   float* dst;            ///< row 0, column 0, first channel
   std::ptrdiff_t dst_row_stride, dst_pixel_stride;
   std::ptrdiff_t first_p, last_p, q;
-  std::size_t count;  ///< channels to store, at most `lanes`
+  std::ptrdiff_t count;  ///< channels to store, at most `lanes`
   bool accumulate;
   Activation activation;
 };
@@ -59,8 +59,8 @@ constexpr int kStripRows = 4;
 
 struct DepthwiseKernels {
   int lanes;  ///< floats of one vector
-  void (*pad_row)(const float* row, int width, int pad_left, int stride, int phases, std::ptrdiff_t phase_size,
-                  std::ptrdiff_t length, float* to);
+  void (*pad_row)(const float* row, std::ptrdiff_t width, std::ptrdiff_t pad_left, std::ptrdiff_t stride, int phases,
+                  std::ptrdiff_t phase_size, std::ptrdiff_t length, float* to);
   using Strip = void (*)(const DepthwiseStrip&);
   using Plane = void (*)(const DepthwisePlane&);
   using Pixels = void (*)(const DepthwisePixels&);

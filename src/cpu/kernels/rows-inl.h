@@ -13,79 +13,144 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "convrt/conv2d.hpp"
+#include "cpu/kernels/targets.hpp"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace convrt::cpu::HWY_NAMESPACE {
+#if CONVRT_TARGET
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// The first `count` lanes of `v`. Masks only where the hardware has them: elsewhere Highway's masked forms access
-/// whole vectors.
+/// Activations too long to be inlined after every accumulator: they would crowd the kernels out of the instruction
+/// cache. They run as a second pass (activate_row) over what was just stored.
+HWY_INLINE bool is_long(const Activation& a) {
+  return a.kind != ActivationKind::none && a.kind != ActivationKind::relu;
+}
+
+/// activation(v) unless it is long.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE void store_first(D d, V v, float* to, std::size_t count) {
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-  hn::BlendedStore(v, hn::FirstN(d, count), d, to);
+HWY_INLINE V activate_short(D d, const Activation& a, V v) {
+  return a.kind == ActivationKind::relu ? hn::IfThenZeroElse(hn::Le(v, hn::Zero(d)), v) : v;
+}
+
+// Masked loads and stores that touch no memory outside the mask.
+#undef CONVRT_MASKED_LOADS
+#define CONVRT_MASKED_LOADS (HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2)
+
+/// The first `count` lanes of `v`, all if there are fewer. Masks only where the hardware has them: elsewhere Highway's
+/// masked forms access whole vectors.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store_first(D d, V v, float* to, std::ptrdiff_t count) {
+  if (count >= static_cast<std::ptrdiff_t>(hn::MaxLanes(d))) {
+    hn::StoreU(v, d, to);
+    return;
+  }
+#if CONVRT_MASKED_LOADS
+  hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(count)), d, to);
 #else
   HWY_ALIGN float lanes[hn::MaxLanes(d)];
   hn::Store(v, d, lanes);
-  for (std::size_t i = 0; i < count; ++i) to[i] = lanes[i];
+  for (std::ptrdiff_t i = 0; i < count; ++i) to[i] = lanes[i];
 #endif
 }
 
-/// The first `count` floats; zero in the other lanes.
+#if CONVRT_MASKED_LOADS
+/// Lanes of a vector at column `at` that stand inside [0, width).
+template <class D>
+HWY_INLINE auto columns_inside(D d, std::ptrdiff_t at, std::ptrdiff_t width) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  const auto end = hn::FirstN(d, static_cast<std::size_t>(std::clamp<std::ptrdiff_t>(width - at, 0, lanes)));
+  return hn::AndNot(hn::FirstN(d, static_cast<std::size_t>(std::clamp<std::ptrdiff_t>(-at, 0, lanes))), end);
+}
+#endif
+
+/// The first `count` floats, all lanes if there are fewer; zero in the other lanes.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V load_first(D d, const float* from, std::size_t count) {
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-  return hn::MaskedLoad(hn::FirstN(d, count), d, from);
+HWY_INLINE V load_first(D d, const float* from, std::ptrdiff_t count) {
+  if (count >= static_cast<std::ptrdiff_t>(hn::MaxLanes(d))) return hn::LoadU(d, from);
+#if CONVRT_MASKED_LOADS
+  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(count)), d, from);
 #else
   HWY_ALIGN float lanes[hn::MaxLanes(d)] = {};
-  for (std::size_t i = 0; i < count; ++i) lanes[i] = from[i];
+  for (std::ptrdiff_t i = 0; i < count; ++i) lanes[i] = from[i];
   return hn::Load(d, lanes);
+#endif
+}
+
+/// Stores activation(sum + what stands there if `accumulate`) into the first `count` lanes; long activations are left
+/// to the caller.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void finish(D d, V sum, bool accumulate, const Activation& activation, float* to, std::ptrdiff_t count) {
+  if (accumulate) sum = hn::Add(sum, load_first(d, to, count));
+  store_first(d, activate_short(d, activation, sum), to, count);
+}
+
+/// One vector from column `at` of a row of `width`; zero in lanes outside [0, width), which are not read.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V load_inside(D d, const float* row, std::ptrdiff_t at, std::ptrdiff_t width) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  if (at >= 0 && at + lanes <= width) return hn::LoadU(d, row + at);
+#if CONVRT_MASKED_LOADS
+  return hn::MaskedLoad(columns_inside(d, at, width), d, row + at);
+#else
+  HWY_ALIGN float buffer[hn::MaxLanes(d)] = {};
+  for (std::ptrdiff_t i = std::max<std::ptrdiff_t>(0, -at); i < std::min(lanes, width - at); ++i)
+    buffer[i] = row[at + i];
+  return hn::Load(d, buffer);
 #endif
 }
 
 /// Phase f of `row` goes to to[f * phase_size], `length` floats: element i is row[i * stride + f - pad_left], zero
 /// outside [0, width). A null row is all padding.
-inline void pad_row(const float* row, int width, int pad_left, int stride, int phases, std::ptrdiff_t phase_size,
-                    std::ptrdiff_t length, float* to) {
+inline void pad_row(const float* row, std::ptrdiff_t width, std::ptrdiff_t pad_left, std::ptrdiff_t stride, int phases,
+                    std::ptrdiff_t phase_size, std::ptrdiff_t length, float* to) {
+  const hn::ScalableTag<float> d;
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
   if (row == nullptr) {
     for (int f = 0; f < phases; ++f) std::fill_n(to + f * phase_size, length, 0.0F);
-    return;
-  }
-  // Every source element lands in phase (w + pad_left) % stride at index (w + pad_left) / stride.
-  const hn::ScalableTag<float> d;
-  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
-  std::ptrdiff_t paired = 0;  // source elements already placed by the two-phase loop
-  if (stride == 2 && phases == 2) {
-    float* even = to + pad_left % 2 * phase_size;
-    float* odd = to + (pad_left + std::ptrdiff_t{1}) % 2 * phase_size;
-    const std::ptrdiff_t even_at = pad_left / 2, odd_at = (pad_left + std::ptrdiff_t{1}) / 2;
-    for (; paired + 2 * lanes <= width && odd_at + paired / 2 + lanes <= length; paired += 2 * lanes) {
-      hn::Vec<decltype(d)> a, b;
-      hn::LoadInterleaved2(d, row + paired, a, b);
-      hn::StoreU(a, d, even + even_at + paired / 2);
-      hn::StoreU(b, d, odd + odd_at + paired / 2);
+  } else if (stride == 1) {
+    for (std::ptrdiff_t i = 0; i < length; i += lanes)
+      store_first(d, load_inside(d, row, i - pad_left, width), to + i, length - i);
+  } else if (stride == 2) {
+    for (std::ptrdiff_t i = 0; i < length; i += lanes) {
+      const auto low = load_inside(d, row, 2 * i - pad_left, width);
+      const auto high = load_inside(d, row, 2 * i - pad_left + lanes, width);
+      store_first(d, hn::ConcatEven(d, high, low), to + i, length - i);
+      if (phases == 2) store_first(d, hn::ConcatOdd(d, high, low), to + phase_size + i, length - i);
     }
-  }
-  for (int f = 0; f < phases; ++f) {
-    float* out = to + f * phase_size;
-    // indices below `lead` are left padding; then the elements that stand in the image, then right padding
-    const std::ptrdiff_t lead =
-        std::min<std::ptrdiff_t>(length, f >= pad_left ? 0 : (std::ptrdiff_t{pad_left} - f + stride - 1) / stride);
-    const std::ptrdiff_t first = lead * stride + f - pad_left;
-    const std::ptrdiff_t in_image = first >= width ? 0 : (width - first + stride - 1) / stride;
-    const std::ptrdiff_t end = std::min(length, lead + in_image);
-    std::fill_n(out, lead, 0.0F);
-    if (stride == 1) {
-      std::copy_n(row + first, end - lead, out + lead);
-    } else {
-      for (std::ptrdiff_t i = lead + paired / 2; i < end; ++i) out[i] = row[i * stride + f - pad_left];
-    }
-    std::fill_n(out + end, length - end, 0.0F);
+  } else {
+    for (int f = 0; f < phases; ++f)
+      for (std::ptrdiff_t i = 0, w = f - pad_left; i < length; ++i, w += stride)
+        to[f * phase_size + i] = w >= 0 && w < width ? row[w] : 0.0F;
   }
 }
 
+/// NHWC: `count` channels of every pixel of a row to to[w + pad_left][pitch], zeros in pixels [0, length) outside the
+/// image. Channels from `count` to `pitch` are not touched. A null row is all padding.
+inline void pad_pixels(const float* row, std::ptrdiff_t width, std::ptrdiff_t pixel_stride, std::ptrdiff_t count,
+                       std::ptrdiff_t pad_left, std::ptrdiff_t length, std::ptrdiff_t pitch, float* to) {
+  const std::ptrdiff_t lead = std::min(length, row == nullptr ? length : pad_left);
+  const std::ptrdiff_t end = std::min(length, lead + width);
+  std::fill_n(to, lead * pitch, 0.0F);
+  if (lead < end) {
+    if (count == pixel_stride && count == pitch) {
+      std::copy_n(row, (end - lead) * pitch, to + lead * pitch);
+    } else {
+      const hn::ScalableTag<float> d;
+      const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
+      for (std::ptrdiff_t w = lead; w < end; ++w, row += pixel_stride) {
+        std::ptrdiff_t i = 0;
+        for (; i + lanes <= count; i += lanes) hn::StoreU(hn::LoadU(d, row + i), d, to + w * pitch + i);
+        for (; i < count; ++i) to[w * pitch + i] = row[i];
+      }
+    }
+  }
+  std::fill_n(to + end * pitch, (length - end) * pitch, 0.0F);
+}
+
+#endif  // CONVRT_TARGET
 }  // namespace convrt::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

@@ -11,6 +11,7 @@
 #include <cstddef>
 
 #include "cpu/kernels/winograd_tile-inl.h"
+#include "hwy/cache_control.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace convrt::cpu::HWY_NAMESPACE {
@@ -36,6 +37,10 @@ struct PanelRows {
   HWY_INLINE float at(int i, std::ptrdiff_t c) const {
     return p[(i / kFilters) * panel_stride + c * kFilters + i % kFilters];
   }
+  // A weight is read once per block of tiles, from L3 or memory.
+  HWY_INLINE void prefetch(int panels, std::ptrdiff_t c) const {
+    for (int i = 0; i < panels; ++i) hwy::Prefetch(p + (panels + i) * panel_stride + c * kFilters);
+  }
 };
 
 /// ... or every row on its own.
@@ -43,6 +48,7 @@ struct PlainRows {
   const float* p;
   std::ptrdiff_t row_stride;
   HWY_INLINE float at(int i, std::ptrdiff_t c) const { return p[i * row_stride + c]; }
+  HWY_INLINE void prefetch(int, std::ptrdiff_t) const {}
 };
 
 /// out[i][j] (+)= sum over c < depth of a.at(i, c) * b[c][j], j in kVectors vectors. b and out are vector-aligned.
@@ -65,6 +71,7 @@ HWY_INLINE void multiply_tile(A a, const float* HWY_RESTRICT b, std::ptrdiff_t b
     }
   }
   for (std::ptrdiff_t c = 0; c < depth; ++c) {
+    a.prefetch((kRows + kPanelFilters - 1) / kPanelFilters, c);
     Vf column[kVectors];
     HWY_UNROLL(4)
     for (int j = 0; j < kVectors; ++j) column[j] = hn::Load(d, b + c * b_stride + j * kLanes);

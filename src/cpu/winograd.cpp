@@ -2,9 +2,10 @@
 // of tiles: patches transformed (v) -> one matrix product per point (m) -> transformed back into dst. Only one block's
 // v and m per thread ever exist.
 //
-// Error: |dst - exact| <= kappa * 2^-24 * max over the pixels of the tile of sum |w||x|, taken over its whole
-// (m+2) x (m+2) patch: an output leaks into its tile's neighbours, also as NaN or infinity. kappa is 8 for F(2x2) and
-// 64 for F(4x4); tests/winograd_test.cpp holds both. Integers are exact under F(2x2) while sums stay below 2^22.
+// Error: |dst - exact| <= kappa * 2^-24 * the largest sum |w||x| over the outputs of the tile and one pixel around it:
+// an output leaks into its tile's neighbours, also as NaN or infinity. kappa is 64 for F(4x4) and 8 for F(2x2), there 32
+// where all channels hold the same numbers, so that rounding errors add up. tests/winograd_test.cpp holds all three.
+// Integers are exact under F(2x2), which adds quarters of them: 81 c max|w| max|x| < 2^22 suffices.
 #include <omp.h>
 
 #include <algorithm>

@@ -26,7 +26,8 @@ constexpr int kPanelFilters = 6, kTileVectors = 2, kTileRows = 6, kFilterVectors
 constexpr int kPanelFilters = 4, kTileVectors = 2, kTileRows = 4, kFilterVectors = 2;
 #endif
 
-// Channels whose `b` stays in L1 while all rows of `a` pass.
+// Channels summed on their own: their `b` stays in L1 while all rows of `a` pass, and rounding errors that all have
+// one sign (equal channels) add up over kDepth + c / kDepth terms instead of c.
 constexpr int kDepth = 128;
 
 /// Row i, step c of the broadcast operand: kFilters rows side by side in each panel ...
@@ -63,13 +64,6 @@ HWY_INLINE void multiply_tile(A a, const float* HWY_RESTRICT b, std::ptrdiff_t b
     HWY_UNROLL(4)
     for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::Zero(d);
   }
-  if (add) {
-    HWY_UNROLL(16)
-    for (int i = 0; i < kRows; ++i) {
-      HWY_UNROLL(4)
-      for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::Load(d, out + i * out_stride + j * kLanes);
-    }
-  }
   for (std::ptrdiff_t c = 0; c < depth; ++c) {
     a.prefetch((kRows + kPanelFilters - 1) / kPanelFilters, c);
     Vf column[kVectors];
@@ -80,6 +74,13 @@ HWY_INLINE void multiply_tile(A a, const float* HWY_RESTRICT b, std::ptrdiff_t b
       const Vf scalar = hn::Set(d, a.at(i, c));
       HWY_UNROLL(4)
       for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::MulAdd(scalar, column[j], sum[i][j]);
+    }
+  }
+  if (add) {
+    HWY_UNROLL(16)
+    for (int i = 0; i < kRows; ++i) {
+      HWY_UNROLL(4)
+      for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::Add(sum[i][j], hn::Load(d, out + i * out_stride + j * kLanes));
     }
   }
   HWY_UNROLL(16)

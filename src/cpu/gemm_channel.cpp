@@ -14,17 +14,20 @@ struct Blocking {
   Blocking(const Shape& s, const Variant& v, const GemmKernels& k)
       : lanes(k.lanes),
         vectors(ceil_div(s.group_k, k.lanes)),
-        blocks(ceil_div(vectors, v.vectors)),
-        row_tiles(ceil_div(s.q, v.rows)),
+        blocks(vectors, ceil_div(vectors, v.vectors)),
+        row_tiles(s.q, ceil_div(s.q, v.rows)),
         tile_step(Index{v.vectors} * k.lanes),
         tile_floats(v.rows * tile_step) {}
-  Index lanes, vectors, blocks, row_tiles, tile_step, tile_floats;
+  Index lanes, vectors;
+  Split blocks, row_tiles;  // of the vectors of a group, of the pixels of a row
+  Index tile_step, tile_floats;
 };
 
 // Pixels [q, q + pixels) of row p of image n, times one block of filters of group g.
 struct Tile {
   Index n, p, q, pixels;
   Index g, first_vector, vectors;
+  Shape::Range rows;  // of the filter, that meet the source
 };
 
 class ChannelGemm {
@@ -39,30 +42,42 @@ class ChannelGemm {
         depth_step_(s_.nhwc ? 1 : s_.h * s_.w),
         w_step_(s_.nhwc ? s_.c : 1) {}
 
-  Index units() const { return s_.groups * b_.blocks * s_.n * s_.p * b_.row_tiles; }
+  Index units() const { return s_.groups * b_.blocks.parts * s_.n * s_.p * b_.row_tiles.parts; }
 
   // Units [begin, end), all tiles of one weight block first: the block stays in the L2 cache while the source, which
   // is needed far less often, streams.
   void work(Index begin, Index end, int thread) const {
     float* scratch = run_.scratch + thread * scratch_step_;
+    Index rest = begin;
+    const auto take = [&rest](Index extent) {
+      const Index i = rest % extent;
+      rest /= extent;
+      return i;
+    };
+    Index tile = take(b_.row_tiles.parts);
+    Tile t = {};
+    t.p = take(s_.p);
+    t.n = take(s_.n);
+    Index block = take(b_.blocks.parts);
+    t.g = rest;
+    t.rows = s_.filter_rows(t.p);
     for (Index unit = begin; unit < end; ++unit) {
-      Index rest = unit;
-      const auto take = [&rest](Index extent) {
-        const Index i = rest % extent;
-        rest /= extent;
-        return i;
-      };
-      Tile t = {};
-      const Index tile = take(b_.row_tiles);
-      t.q = part_begin(s_.q, b_.row_tiles, tile);
-      t.pixels = part_begin(s_.q, b_.row_tiles, tile + 1) - t.q;
-      t.p = take(s_.p);
-      t.n = take(s_.n);
-      const Index block = take(b_.blocks);
-      t.first_vector = part_begin(b_.vectors, b_.blocks, block);
-      t.vectors = part_begin(b_.vectors, b_.blocks, block + 1) - t.first_vector;
-      t.g = rest;
+      t.q = b_.row_tiles.begin(tile);
+      t.pixels = b_.row_tiles.count(tile);
+      t.first_vector = b_.blocks.begin(block);
+      t.vectors = b_.blocks.count(block);
       compute(t, scratch);
+      // The next unit; no divisions here, tiles of a 1x1 convolution take but a thousand cycles.
+      if (++tile < b_.row_tiles.parts) continue;
+      tile = 0;
+      const bool next_row = ++t.p < s_.p;
+      if (!next_row) t.p = 0;
+      t.rows = s_.filter_rows(t.p);
+      if (next_row || ++t.n < s_.n) continue;
+      t.n = 0;
+      if (++block < b_.blocks.parts) continue;
+      block = 0;
+      ++t.g;
     }
   }
 
@@ -74,7 +89,7 @@ class ChannelGemm {
   }
 
   // Sums filter columns [s_begin, s_end), which pixels [range) of the tile all meet, into `out`.
-  void sum(const Tile& t, Shape::Range rows, Index s_begin, Index s_end, Shape::Range range, float* out, Index out_step,
+  void sum(const Tile& t, Index s_begin, Index s_end, Shape::Range range, float* out, Index out_step,
            const Epilogue& epilogue, float* scratch) const {
     // In NHWC neighbouring filter columns meet neighbouring pixels: their channels are one run.
     const Index merged = s_.nhwc && s_.dilation_w == 1 && s_.groups == 1 ? std::max<Index>(1, s_end - s_begin) : 1;
@@ -83,7 +98,7 @@ class ChannelGemm {
     const float* image = run_.src + t.n * s_.c * s_.h * s_.w + t.g * s_.group_c * depth_step_;
     auto* runs = reinterpret_cast<TapRun*>(scratch);
     Index count = 0;
-    for (Index r = rows.first; r < rows.last; ++r)
+    for (Index r = t.rows.first; r < t.rows.last; ++r)
       for (Index s = s_begin; s < s_end; s += merged) {
         const Index h = t.p * s_.stride_h - s_.pad_top + r * s_.dilation_h;
         const Index w = (t.q + range.first) * s_.stride_w - s_.pad_left + s * s_.dilation_w;
@@ -110,10 +125,13 @@ class ChannelGemm {
     bool accumulate = run_.desc.accumulate;
     if (accumulate && !direct) exchange<true>(t, k, k_count, tile);
 
-    const Shape::Range rows = s_.filter_rows(t.p), all = {0, t.pixels};
+    const Shape::Range all = {0, t.pixels};
     // Filter columns that every pixel meets are neighbours; they come last and carry the epilogue.
-    Index s_begin = 0, s_end = 0;
-    for (Index s = 0; s < s_.s && !rows.empty(); ++s) {
+    const Index w_first = t.q * s_.stride_w - s_.pad_left;
+    const Index w_last = w_first + (t.pixels - 1) * s_.stride_w + (s_.s - 1) * s_.dilation_w;
+    const bool inside = w_first >= 0 && w_last < s_.w;
+    Index s_begin = 0, s_end = inside ? s_.s : 0;
+    for (Index s = 0; s < s_.s && !inside && !t.rows.empty(); ++s) {
       const Shape::Range range = pixels_of(t, s);
       if (range.first == 0 && range.last == t.pixels) {
         if (s_end == 0) s_begin = s;
@@ -123,10 +141,10 @@ class ChannelGemm {
           for (Index x = 0; x < t.pixels; ++x) std::fill_n(out + x * out_step, width, 0.0F);
         accumulate = true;
         const Finish none({});
-        sum(t, rows, s, s + 1, range, out, out_step, {kZeros, true, none.low, none.high}, runs);
+        sum(t, s, s + 1, range, out, out_step, {kZeros, true, none.low, none.high}, runs);
       }
     }
-    sum(t, rows, s_begin, s_end, all, out, out_step, {bias, accumulate, finish_.low, finish_.high}, runs);
+    sum(t, s_begin, s_end, all, out, out_step, {bias, accumulate, finish_.low, finish_.high}, runs);
 
     if (finish_.row_pass)
       for (Index x = 0; x < t.pixels; ++x)
@@ -163,12 +181,13 @@ class ChannelGemm {
 AlignedFloats pack_channel(const Conv2dDesc& d, const Variant& variant, std::span<const float> weights, int threads) {
   const Index lanes = gemm_kernels(variant.isa)->lanes, group_k = d.k / d.groups, group_c = d.c / d.groups;
   const Index taps = Index{d.r} * d.s, depth = taps * group_c;
-  const Index vectors = ceil_div(group_k, lanes), blocks = ceil_div(vectors, variant.vectors);
+  const Index vectors = ceil_div(group_k, lanes);
+  const Split blocks(vectors, ceil_div(vectors, variant.vectors));
   AlignedFloats packed(static_cast<std::size_t>(d.groups * vectors * lanes * depth));
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (Index unit = 0; unit < d.groups * blocks; ++unit) {
-    const Index block = unit % blocks, g = unit / blocks, begin = part_begin(vectors, blocks, block);
-    const Index width = (part_begin(vectors, blocks, block + 1) - begin) * lanes;
+  for (Index unit = 0; unit < d.groups * blocks.parts; ++unit) {
+    const Index block = unit % blocks.parts, g = unit / blocks.parts, begin = blocks.begin(block);
+    const Index width = blocks.count(block) * lanes;
     const Index count = std::min(width, group_k - begin * lanes);
     const float* from = weights.data() + (g * group_k + begin * lanes) * depth;
     float* to = packed.data() + (g * vectors + begin) * lanes * depth;
@@ -195,8 +214,9 @@ void execute_channel(const Run& run) noexcept {
   if (threads == 1) return gemm.work(0, units, 0);
 #pragma omp parallel num_threads(threads)
   {
-    const int team = omp_get_num_threads(), thread = omp_get_thread_num();
-    gemm.work(part_begin(units, team, thread), part_begin(units, team, thread + 1), thread);
+    const int thread = omp_get_thread_num();
+    const Split shares(units, omp_get_num_threads());
+    gemm.work(shares.begin(thread), shares.begin(thread + 1), thread);
   }
 }
 

@@ -21,9 +21,11 @@ struct Blocking {
         panel_step(panel_pixels + (s.p > 1 || s.pad_left > 0 ? k.lanes : 0)),
         depth(s.r * s.s * s.group_c),
         panel_depth(std::min(depth, kPanelFloats / panel_step)),
-        blocks(ceil_div(s.group_k, v.rows)),
+        blocks(s.group_k, ceil_div(s.group_k, v.rows)),
         panels(ceil_div(s.p * s.q, panel_pixels)) {}
-  Index lanes, panel_pixels, panel_step, depth, panel_depth, blocks, panels;
+  Index lanes, panel_pixels, panel_step, depth, panel_depth;
+  Split blocks;  // of the filters of a group
+  Index panels;
 };
 
 // One panel: `count` pixels from `pixel` on in the flattened P x Q plane of image n, group g.
@@ -74,15 +76,15 @@ class PixelGemm {
         finish_(run.desc.activation),
         scratch_step_(static_cast<Index>(pixel_scratch(shape_, run.variant))) {}
 
-  Index units() const { return shape_.n * shape_.groups * blocking_.panels * blocking_.blocks; }
+  Index units() const { return shape_.n * shape_.groups * blocking_.panels * blocking_.blocks.parts; }
 
   // Units [begin, end): weight blocks of one panel follow each other, so a panel is packed once, or twice where two
   // threads share it.
   void work(Index begin, Index end, int thread) const {
     float* scratch = run_.scratch + thread * scratch_step_;
     while (begin < end) {
-      const Index at = begin / blocking_.blocks, first = begin % blocking_.blocks;
-      const Index last = std::min(blocking_.blocks, first + (end - begin));
+      const Index at = begin / blocking_.blocks.parts, first = begin % blocking_.blocks.parts;
+      const Index last = std::min(blocking_.blocks.parts, first + (end - begin));
       const Index image = at / blocking_.panels, pixel = at % blocking_.panels * blocking_.panel_pixels;
       const Panel panel = {image / shape_.groups, image % shape_.groups, pixel,
                            std::min(blocking_.panel_pixels, shape_.p * shape_.q - pixel)};
@@ -112,9 +114,9 @@ class PixelGemm {
 
   void multiply(const Panel& panel, Index block, Index begin, Index end, bool is_first, bool is_last,
                 float* scratch) const {
-    const Index k_begin = part_begin(shape_.group_k, blocking_.blocks, block);
-    const Index rows = part_begin(shape_.group_k, blocking_.blocks, block + 1) - k_begin;
-    const Index k = panel.g * shape_.group_k + k_begin, vectors = ceil_div(panel.count, blocking_.lanes);
+    const Index rows = blocking_.blocks.count(block);
+    const Index k = panel.g * shape_.group_k + blocking_.blocks.begin(block),
+                vectors = ceil_div(panel.count, blocking_.lanes);
     const Index out_step = shape_.p * shape_.q;
     float* out = run_.dst + (panel.n * shape_.k + k) * out_step + panel.pixel;
 
@@ -150,12 +152,12 @@ class PixelGemm {
 
 AlignedFloats pack_pixel(const Conv2dDesc& d, const Variant& variant, std::span<const float> weights, int threads) {
   const Index group_k = d.k / d.groups, group_c = d.c / d.groups, taps = Index{d.r} * d.s, depth = taps * group_c;
-  const Index blocks = ceil_div(group_k, variant.rows);
+  const Split blocks(group_k, ceil_div(group_k, variant.rows));
   AlignedFloats packed(weights.size());
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (Index unit = 0; unit < d.groups * blocks; ++unit) {
-    const Index block = unit % blocks, begin = part_begin(group_k, blocks, block);
-    const Index rows = part_begin(group_k, blocks, block + 1) - begin, k = unit / blocks * group_k + begin;
+  for (Index unit = 0; unit < d.groups * blocks.parts; ++unit) {
+    const Index block = unit % blocks.parts, rows = blocks.count(block);
+    const Index k = unit / blocks.parts * group_k + blocks.begin(block);
     const float* from = weights.data() + k * depth;
     float* to = packed.data() + k * depth;
     for (Index c = 0; c < group_c; ++c)
@@ -178,8 +180,9 @@ void execute_pixel(const Run& run) noexcept {
   if (threads == 1) return gemm.work(0, units, 0);
 #pragma omp parallel num_threads(threads)
   {
-    const int team = omp_get_num_threads(), thread = omp_get_thread_num();
-    gemm.work(part_begin(units, team, thread), part_begin(units, team, thread + 1), thread);
+    const int thread = omp_get_thread_num();
+    const Split shares(units, omp_get_num_threads());
+    gemm.work(shares.begin(thread), shares.begin(thread + 1), thread);
   }
 }
 

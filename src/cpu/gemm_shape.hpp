@@ -16,8 +16,13 @@ using Index = std::ptrdiff_t;
 
 constexpr Index ceil_div(Index a, Index b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 
-/// Begin of part i of `total` items in `parts` parts whose sizes differ by at most one.
-constexpr Index part_begin(Index total, Index parts, Index i) { return total / parts * i + std::min(i, total % parts); }
+/// `total` items in `parts` parts whose sizes differ by at most one.
+struct Split {
+  constexpr Split(Index total, Index count) : parts(count), size(total / count), extra(total % count) {}
+  constexpr Index begin(Index part) const { return size * part + std::min(part, extra); }
+  constexpr Index count(Index part) const { return size + (part < extra ? 1 : 0); }
+  Index parts, size, extra;
+};
 
 /// A descriptor with P, Q and the per-group sizes worked out. A dense 1x1 convolution does not care where rows end: its
 /// pixels become one row per image (NCHW) or one row altogether (NHWC), so no tile ends early.

@@ -22,6 +22,7 @@ using V = hn::Vec<D>;
 constexpr D kD;
 constexpr std::ptrdiff_t kLanes = hn::MaxLanes(D());
 
+// `e` is a local copy: behind a reference every store would force its fields to be loaded again.
 HWY_INLINE V finish(V sum, V bias, const Epilogue& e, const float* out) {
   V v = hn::Add(sum, bias);
   if (e.accumulate) v = hn::Add(v, hn::LoadU(kD, out));
@@ -50,13 +51,14 @@ void pixel_tile(const PixelTile& t) {
       for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(weight, pixels[v], sum[m][v]);
     }
   }
+  const Epilogue e = t.epilogue;
+  float* HWY_RESTRICT out = t.out;
+  const std::ptrdiff_t out_step = t.out_step;
   HWY_UNROLL(16)
-  for (int m = 0; m < kRows; ++m) {
-    float* out = t.out + m * t.out_step;
-    const V bias = hn::Set(kD, t.epilogue.bias[m]);
+  for (int m = 0; m < kRows; ++m, out += out_step) {
+    const V bias = hn::Set(kD, e.bias[m]);
     HWY_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v)
-      hn::StoreU(finish(sum[m][v], bias, t.epilogue, out + v * kLanes), kD, out + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) hn::StoreU(finish(sum[m][v], bias, e, out + v * kLanes), kD, out + v * kLanes);
   }
 }
 
@@ -91,13 +93,15 @@ void channel_tile(const ChannelTile& t) {
       for (int g = 0; g < kBases; ++g) base[g] += depth_step;
     }
   }
+  const Epilogue e = t.epilogue;
+  float* HWY_RESTRICT out = t.out;
+  const std::ptrdiff_t out_step = t.out_step;
   HWY_UNROLL(16)
-  for (int x = 0; x < kPixels; ++x) {
-    float* out = t.out + x * t.out_step;
+  for (int x = 0; x < kPixels; ++x, out += out_step) {
     HWY_UNROLL(4)
     for (int v = 0; v < kVectors; ++v) {
-      const V bias = hn::LoadU(kD, t.epilogue.bias + v * kLanes);
-      hn::StoreU(finish(sum[x][v], bias, t.epilogue, out + v * kLanes), kD, out + v * kLanes);
+      const V bias = hn::LoadU(kD, e.bias + v * kLanes);
+      hn::StoreU(finish(sum[x][v], bias, e, out + v * kLanes), kD, out + v * kLanes);
     }
   }
 }

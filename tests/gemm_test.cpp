@@ -1,0 +1,204 @@
+// cpu.gemm inside: every register tile of every instruction set, the panel copy, and where packed weights land.
+// conformance_test runs the whole algorithm through the public API.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "cases.hpp"
+#include "cpu/algorithm.hpp"
+#include "cpu/kernels/gemm_kernels.hpp"
+#include "guarded.hpp"
+
+namespace convrt::cpu {
+namespace {
+
+using test::Flush;
+using test::Guarded;
+using test::Random;
+
+using Index = std::ptrdiff_t;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Small integers: every sum is exact in any order.
+void fill(std::span<float> to, Random& random) {
+  for (float& f : to) f = static_cast<float>(random.between(-8, 8));
+}
+
+float finished(float sum, float bias, float before, const Epilogue& e) {
+  return std::min(std::max(sum + bias + (e.accumulate ? before : 0), e.low), e.high);
+}
+
+class GemmOnIsa : public testing::TestWithParam<Isa> {
+ protected:
+  const GemmKernels& kernels = *gemm_kernels(GetParam());
+  Random random{test::seed()};
+
+  // Calls `check(tile, rows, vectors, depth, epilogue fields)` for every tile of a table and some depths.
+  void for_each_tile(const auto& table, auto check) {
+    int tiles = 0;
+    for (int rows = 1; rows <= kMaxTileRows; ++rows)
+      for (int vectors = 1; vectors <= kMaxTileVectors; ++vectors) {
+        if (table[rows][vectors] == nullptr) continue;
+        ++tiles;
+        for (const int depth : {0, 1, 9})
+          for (const bool accumulate : {false, true})
+            check(table[rows][vectors], rows, vectors, depth,
+                  accumulate ? Epilogue{nullptr, true, -30, 40} : Epilogue{nullptr, false, -kInfinity, kInfinity});
+      }
+    EXPECT_GE(tiles, 16);
+  }
+};
+
+TEST_P(GemmOnIsa, PixelTilesMultiplyAndTouchNothingElse) {
+  for_each_tile(kernels.pixel, [&](PixelKernel tile, int rows, int vectors, int depth, Epilogue e) {
+    const int width = vectors * kernels.lanes, b_step = width + 3, out_step = width + 5;
+    Guarded a(static_cast<std::size_t>(depth * rows), Flush::back), bias(static_cast<std::size_t>(rows), Flush::back),
+        b(static_cast<std::size_t>(depth == 0 ? 0 : (depth - 1) * b_step + width), Flush::back),
+        out(static_cast<std::size_t>((rows - 1) * out_step + width), Flush::back);
+    for (const Guarded* g : {&a, &bias, &b, &out}) fill(g->floats(), random);
+    const std::vector<float> before(out.floats().begin(), out.floats().end());
+    e.bias = bias.floats().data();
+    tile({a.floats().data(), b.floats().data(), b_step, depth, out.floats().data(), out_step, e});
+    EXPECT_TRUE(out.intact());
+    for (int m = 0; m < rows; ++m)
+      for (int x = 0; x < std::min(out_step, static_cast<int>(before.size()) - m * out_step); ++x) {
+        const auto at = static_cast<std::size_t>(m * out_step + x);
+        float sum = 0;
+        for (int i = 0; i < depth && x < width; ++i)
+          sum +=
+              a.floats()[static_cast<std::size_t>(i * rows + m)] * b.floats()[static_cast<std::size_t>(i * b_step + x)];
+        const float expected = x < width ? finished(sum, e.bias[m], before[at], e) : before[at];
+        ASSERT_EQ(out.floats()[at], expected)
+            << rows << "x" << vectors << " depth " << depth << " at " << m << "," << x;
+      }
+  });
+}
+
+TEST_P(GemmOnIsa, ChannelTilesMultiplyAndTouchNothingElse) {
+  for_each_tile(kernels.channel, [&](ChannelKernel tile, int pixels, int vectors, int depth, Epilogue e) {
+    const int width = vectors * kernels.lanes, out_step = width + 5;
+    // Runs of different places; NHWC-like and NCHW-like steps.
+    for (const auto& [pixel_step, depth_step] : {std::pair{11, 1}, {2, 37}})
+      for (const int run_count : {0, 1, 3}) {
+        const auto extent =
+            static_cast<std::size_t>((pixels - 1) * pixel_step + std::max(0, depth - 1) * depth_step + 1);
+        Guarded src(extent + 6, Flush::back), weights(static_cast<std::size_t>(run_count * depth * width), Flush::back),
+            bias(static_cast<std::size_t>(width), Flush::back),
+            out(static_cast<std::size_t>((pixels - 1) * out_step + width), Flush::back);
+        for (const Guarded* g : {&src, &weights, &bias, &out}) fill(g->floats(), random);
+        const std::vector<float> before(out.floats().begin(), out.floats().end());
+        e.bias = bias.floats().data();
+        TapRun runs[3];
+        for (int r = 0; r < run_count; ++r)
+          runs[r] = {src.floats().data() + 3 * r, weights.floats().data() + r * depth * width};
+        tile({runs, run_count, depth, pixel_step, depth_step, out.floats().data(), out_step, e});
+        EXPECT_TRUE(out.intact());
+        for (int x = 0; x < pixels; ++x)
+          for (int k = 0; k < std::min(out_step, static_cast<int>(before.size()) - x * out_step); ++k) {
+            const auto at = static_cast<std::size_t>(x * out_step + k);
+            float sum = 0;
+            for (int r = 0; r < run_count && k < width; ++r)
+              for (int i = 0; i < depth; ++i)
+                sum += runs[r].src[x * pixel_step + i * depth_step] * runs[r].weights[i * width + k];
+            const float expected = k < width ? finished(sum, e.bias[k], before[at], e) : before[at];
+            ASSERT_EQ(out.floats()[at], expected)
+                << pixels << "x" << vectors << " depth " << depth << " at " << x << "," << k;
+          }
+      }
+  });
+}
+
+TEST_P(GemmOnIsa, TilesKeepNaN) {
+  const auto width = static_cast<std::size_t>(kernels.lanes);
+  const std::vector<float> b(width, std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> out(width);
+  const float one = 1, zero = 0;
+  kernels.pixel[1][1]({&one, b.data(), 0, 1, out.data(), 0, {&zero, false, 0, 6}});
+  for (const float f : out) EXPECT_TRUE(std::isnan(f));
+}
+
+TEST_P(GemmOnIsa, PanelCopyReadsNothingBehindTheSource) {
+  constexpr Index channels = 3;
+  for (const Index stride : {1, 2, 3})
+    for (Index len = 1; len <= 4 * kernels.lanes + 3; ++len) {
+      const Index plane = len * stride + 2, written = (len + kernels.lanes - 1) / kernels.lanes * kernels.lanes;
+      // The last element to copy is the last one of the source.
+      Guarded src(static_cast<std::size_t>((channels - 1) * plane + (len - 1) * stride + 1), Flush::back),
+          panel(static_cast<std::size_t>(channels * written), Flush::back);
+      fill(src.floats(), random);
+      const float* begin = src.floats().data();
+      kernels.copy({panel.floats().data(), written, begin, plane, begin + src.floats().size(), channels, len, stride});
+      EXPECT_TRUE(panel.intact());
+      for (Index c = 0; c < channels; ++c)
+        for (Index x = 0; x < len; ++x)
+          ASSERT_EQ(panel.floats()[static_cast<std::size_t>(c * written + x)], begin[c * plane + x * stride])
+              << "stride " << stride << " len " << len;
+    }
+}
+
+const char* const kProblems[] = {"n1c6h9w9k35r3s2",          "n1c6h9w9k35r3s2+nhwc", "n1c12h9w9k140r1s3g4",
+                                 "n1c12h9w9k140r1s3g4+nhwc", "n1c5h9w9k5r3s3g5",     "n1c1h9w9k1r1s1+nhwc"};
+
+// Weights that name their own place must all arrive, once, and in the documented order: [group][block][R][S][C][...].
+TEST_P(GemmOnIsa, PackedWeightsStandWhereTheTilesReadThem) {
+  for (const char* text : kProblems) {
+    const Conv2dDesc d = Conv2dDesc::parse(text);
+    std::vector<float> weights(d.weights_size());
+    for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<float>(i + 1);
+    const Index group_k = d.k / d.groups, group_c = d.c / d.groups, taps = Index{d.r} * d.s;
+    for (const Variant& v : gemm.variants(d, cpu_info(), 1)) {
+      if (v.isa != GetParam()) continue;
+      const bool channel = v.name.back() == 'k';
+      const AlignedFloats packed = gemm.pack(d, v, weights, 2);
+      const Index unit = channel ? kernels.lanes : 1, items = (group_k + unit - 1) / unit;
+      const Index blocks = (items + (channel ? v.vectors : v.rows) - 1) / (channel ? v.vectors : v.rows);
+      ASSERT_EQ(static_cast<Index>(packed.size()), d.groups * items * unit * taps * group_c) << v.name;
+      const float* at = packed.data();
+      for (Index g = 0; g < d.groups; ++g)
+        for (Index block = 0, first = 0; block < blocks; ++block) {
+          // Sizes differ by at most one, the larger ones first.
+          const Index size = items / blocks + (block < items % blocks ? 1 : 0);
+          for (Index tap = 0; tap < taps; ++tap)
+            for (Index c = 0; c < group_c; ++c)
+              for (Index i = first * unit; i < (first + size) * unit; ++i) {
+                const Index from = ((g * group_k + i) * group_c + c) * taps + tap;
+                ASSERT_EQ(*at++, i < group_k ? weights[static_cast<std::size_t>(from)] : 0) << v.name << " " << text;
+              }
+          first += size;
+        }
+    }
+  }
+}
+
+TEST(GemmVariants, DoNotDependOnTheSourceSize) {
+  const auto names = [](const Conv2dDesc& d) {
+    std::set<std::string> found;
+    for (const Variant& v : gemm.variants(d, cpu_info(), 4)) found.insert(v.name);
+    return found;
+  };
+  for (const char* text : kProblems) {
+    Conv2dDesc d = Conv2dDesc::parse(text);
+    const auto listed = names(d);
+    EXPECT_FALSE(listed.empty()) << "needs a vector instruction set";
+    d.n = 0;
+    EXPECT_EQ(names(d), listed) << text;
+    d.n = 7, d.h = 300, d.w = 5;
+    EXPECT_EQ(names(d), listed) << text;
+  }
+}
+
+std::vector<Isa> vector_isas() {
+  std::vector<Isa> found;
+  for (const Isa isa : cpu_info().isas)
+    if (gemm_kernels(isa) != nullptr) found.push_back(isa);
+  return found;
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryIsa, GemmOnIsa, testing::ValuesIn(vector_isas()),
+                         [](const auto& isa) { return std::string(to_string(isa.param)); });
+
+}  // namespace
+}  // namespace convrt::cpu

@@ -71,6 +71,7 @@ std::optional<Contender> make_convrt(const std::shared_ptr<Problem>& problem, co
   c.name = kernel.empty() ? "convrt" : kernel;
   c.kernel = plan.kernel();
   c.device = device.info().id;
+  c.hardware_gpu = c.device != "cpu" && !device.info().software;
   c.layout = layout;
   c.threads = threads;
   if (c.device != "cpu") c.device_ms = std::make_shared<std::vector<double>>();

@@ -42,6 +42,7 @@ struct Contender {
   Layout layout = Layout::nchw;  ///< of the Problem's tensors it reads and `fetch` writes
   int threads = 1;
   bool peer = false;  ///< not ours
+  bool hardware_gpu = false;
   std::string table;  ///< heading of the table its column stands in
   std::function<void()> run;
   std::function<void()> poison;  ///< fills private destinations with NaN; may be empty

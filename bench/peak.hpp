@@ -28,7 +28,8 @@ struct Bandwidth {
   double gbytes_per_s = 0;
 };
 
-/// Read bandwidth of each level, all threads together, median of several passes; takes about half a second.
+/// Read bandwidth of each level, all threads together: the best of seven passes, since it serves as a ceiling. Takes
+/// about half a second.
 std::vector<Bandwidth> bandwidths(cpu::Isa isa, int threads);
 
 }  // namespace convrt::bench

@@ -23,9 +23,9 @@ void Progress::show(double fraction, const std::string& detail) {
   const double now = now_seconds(Clock::wall);
   if (now - last_ < (terminal_ ? 0.25 : 10)) return;
   last_ = now;
-  const double left = fraction > 0 ? (now - start_) * (1 - fraction) / fraction : 0;
-  std::fprintf(stderr, terminal_ ? "\r\033[K%s: %3.0f %%, %.0f s left  %s" : "%s: %3.0f %%, %.0f s left  %s\n",
-               what_.c_str(), 100 * std::min(fraction, 1.0), left, detail.c_str());
+  std::fprintf(stderr, "%s%s: %3.0f %%", terminal_ ? "\r\033[K" : "", what_.c_str(), 100 * std::min(fraction, 1.0));
+  if (fraction > 0.02) std::fprintf(stderr, ", %.0f s left", (now - start_) * (1 - fraction) / fraction);
+  std::fprintf(stderr, "  %s%s", detail.c_str(), terminal_ ? "" : "\n");
 }
 
 }  // namespace convrt::bench

@@ -43,38 +43,54 @@ double seconds_of_one(const Job& job) {
   return now_seconds(Clock::wall) - begin;
 }
 
+// Before a sample: one run for caches and the thread team. An idle GPU has lowered its clock and needs longer; it stays
+// awake for a while after the sample of another job.
+void warm_up(const Job& job, double& awake_until) {
+  job.run();
+  if (job.warm_up_s == 0) return;
+  const double begin = now_seconds(Clock::wall);
+  constexpr double stays_awake_s = 0.1;
+  while (begin > awake_until + stays_awake_s && now_seconds(Clock::wall) < begin + job.warm_up_s) job.run();
+}
+
+// Picks the number of runs per sample. Returns the seconds that a sample will take.
+double calibrate(Job& job, const RunnerOptions& options) {
+  constexpr double slow_s = 0.25;  // of a run so long few samples tell enough
+  double once = seconds_of_one(job);
+  if (once < slow_s) once = std::min(once, seconds_of_one(job));
+  job.samples = once < slow_s ? options.samples : std::min(options.samples, 3);
+  job.iterations = static_cast<std::int64_t>(std::clamp(options.sample_ms * 1e-3 / once, 1.0, 1e6));
+  job.seconds.clear();
+  return once * static_cast<double>(job.iterations + 1);
+}
+
 }  // namespace
 
 void measure(std::vector<Job>& jobs, const RunnerOptions& options) {
   set_flags();
-  constexpr double slow_s = 0.25;  // a run so long needs no warm-up and no crowd of samples
-  double total_s = 0;
+  std::vector<double> cost_s;
+  double total_s = 0, done_s = 0, awake_until = 0;
+  {
+    Progress progress("estimating");
+    for (Job& job : jobs) {
+      progress.show(static_cast<double>(cost_s.size()) / static_cast<double>(jobs.size()), job.name);
+      cost_s.push_back(calibrate(job, options));
+      total_s += cost_s.back() * job.samples;
+    }
+  }
   Progress progress("measuring");
-  std::vector<double> cost_s(jobs.size());
-  for (std::size_t i = 0; i < jobs.size(); ++i) {
-    Job& job = jobs[i];
-    double once = seconds_of_one(job);
-    if (once < slow_s) once = std::min(once, seconds_of_one(job));
-    job.samples = once < slow_s ? options.samples : std::min(options.samples, 3);
-    job.iterations = static_cast<std::int64_t>(std::clamp(options.sample_ms * 1e-3 / once, 1.0, 1e6));
-    job.seconds.clear();
-    cost_s[i] = once * static_cast<double>(job.iterations + (once < slow_s ? 1 : 0));
-    total_s += cost_s[i] * job.samples;
-  }
-  double done_s = 0;
-  for (std::size_t i = 0; i < jobs.size(); ++i) {
-    const Job& job = jobs[i];
-    const bool warm_up = cost_s[i] / static_cast<double>(job.iterations) < slow_s;
+  for (std::size_t i = 0; i < jobs.size(); ++i)
     benchmark::RegisterBenchmark(std::to_string(i).c_str(),
-                                 [&, i, warm_up](benchmark::State& state) {
-                                   if (warm_up) job.run();
+                                 [&, i](benchmark::State& state) {
+                                   const Job& job = jobs[i];
+                                   warm_up(job, awake_until);
                                    for (auto _ : state) job.run();
+                                   if (job.warm_up_s > 0) awake_until = now_seconds(Clock::wall);
                                    done_s += cost_s[i];
-                                   progress.show(done_s / total_s, jobs[i].name);
+                                   progress.show(done_s / total_s, job.name);
                                  })
-        ->Iterations(job.iterations)
-        ->Repetitions(job.samples);
-  }
+        ->Iterations(jobs[i].iterations)
+        ->Repetitions(jobs[i].samples);
   Collector collector(jobs, options.clock);
   benchmark::RunSpecifiedBenchmarks(&collector);
   benchmark::ClearRegisteredBenchmarks();

@@ -14,7 +14,8 @@ namespace convrt::bench {
 struct Job {
   std::string name;  ///< shown in the progress line
   std::function<void()> run;
-  int samples = 0;                   ///< taken; fewer than asked where one run is slow
+  double warm_up_s = 0;  ///< how long to keep the device busy before a sample, if it was idle; at least one run anyway
+  int samples = 0;       ///< taken; fewer than asked where one run is slow
   std::int64_t iterations = 1;       ///< runs per sample
   std::vector<double> seconds = {};  ///< of one run, a value per sample
 };

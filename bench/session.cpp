@@ -165,7 +165,9 @@ class SessionRunner {
       if (!entry.result.error.empty()) continue;
       timed.push_back(&entry);
       if (entry.contender.device_ms) entry.contender.device_ms->clear();
-      jobs.push_back({entry.contender.name + " " + entry.result.workload.name, entry.contender.run});
+      // A hardware GPU that idled needs about a third of a second of work to come back to its full clock.
+      const double warm_up_s = entry.contender.hardware_gpu ? 0.35 : 0;
+      jobs.push_back({entry.contender.name + " " + entry.result.workload.name, entry.contender.run, warm_up_s});
     }
     std::set<int> team_sizes = {threads};
     for (const Entry* entry : timed) team_sizes.insert(entry->result.threads);

@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""Draws what bench/run measured: a roofline and, against the peer, bars. Reads convrt_bench --json, writes SVG and PNG.
+
+usage: plot.py RESULTS.json [--out=PREFIX] [--threads=N] [--layout=nchw|nhwc]
+"""
+import argparse
+import json
+import math
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
+
+# Okabe and Ito's palette: distinct for colour-blind readers and in grey.
+CLASS_COLORS = {"1x1": "#0072B2", "3x3": "#D55E00", "3x3s2": "#E69F00", "depthwise": "#009E73", "other": "#CC79A7"}
+CLASS_MARKERS = {"1x1": "o", "3x3": "s", "3x3s2": "D", "depthwise": "^", "other": "v"}
+
+
+def pick(session, threads, layout):
+    """Results of that many threads that stand in the layout's table, wrong ones left out."""
+    return [r for r in session["results"]
+            if r["threads"] == threads and "gflops" in r
+            and (r["layout"] == layout or r["contender"] in ("onednn free", "onednn winograd"))]
+
+
+def own(results):
+    return [r for r in results if not r["peer"]]
+
+
+def peak(session, threads):
+    return max((p["gflops"] for p in session["peaks"] if p["threads"] == threads), default=0)
+
+
+def caption(session, threads, layout):
+    e = session["environment"]
+    return (f"{e['cpu']} ({e['arch']}), {threads} thread{'s' if threads > 1 else ''}, {layout.upper()}, "
+            f"convrt {e['version']} {e['commit']}, {e['compiler']}, {e['date'][:10]}")
+
+
+def note(axes, text):
+    axes.annotate(text, (0, 0), xycoords="axes fraction", xytext=(0, -40), textcoords="offset points", fontsize=7,
+                  color="#555555", va="top")
+
+
+def save(figure, prefix, name):
+    for ending in ("svg", "png"):
+        path = f"{prefix}-{name}.{ending}"
+        figure.savefig(path, dpi=150, bbox_inches="tight")
+        print(f"wrote {path}")
+    plt.close(figure)
+
+
+def roofline(session, threads, layout, prefix):
+    results = own(pick(session, threads, layout))
+    roof = peak(session, threads)
+    levels = [b for b in session["bandwidths"] if b["threads"] == threads]
+    if not results or not roof or not levels:
+        return
+    intensity = [r["gflop"] * 1e9 / r["bytes"] for r in results]
+    left = min(0.25, min(intensity) / 2)
+    right = max(256, 2 * max(intensity))
+    figure, axes = plt.subplots(figsize=(9, 5.5))
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+
+    axes.plot([min(roof / b["gbytes_per_s"] for b in levels), right], [roof, roof], color="black", linewidth=1.4, zorder=1)
+    axes.annotate(f"FMA peak {roof:.0f} GFLOP/s", (right, roof), fontsize=9, va="top", ha="right", xytext=(-4, -4),
+                  textcoords="offset points")
+
+    for name, color in CLASS_COLORS.items():
+        for winograd in (False, True):
+            members = [r for r in results if r["class"] == name and ("winograd" in r["kernel"]) == winograd]
+            if members:
+                axes.scatter([r["gflop"] * 1e9 / r["bytes"] for r in members], [r["gflops"] for r in members], s=42,
+                             marker=CLASS_MARKERS[name], facecolor="none" if winograd else color, edgecolor=color,
+                             linewidth=1.4, label=name + (" (Winograd)" if winograd else ""), zorder=3)
+    axes.set_xlim(left, right)
+    bottom = min(min(r["gflops"] for r in results) / 1.6, roof / 8)
+    axes.set_ylim(bottom, 1.5 * max(roof, max(r["gflops"] for r in results)))
+    # Memory ceilings up to the compute ceiling; each label runs along its line, just above where the line begins.
+    for level in levels:
+        slope = level["gbytes_per_s"]
+        begin = max(left, bottom / slope)
+        axes.plot([begin, roof / slope], [begin * slope, roof], color="#999999", linewidth=1, zorder=1)
+        (x0, y0), (x1, y1) = axes.transData.transform([(begin, begin * slope), (2 * begin, 2 * begin * slope)])
+        axes.annotate(f"{level['level']} {slope:.0f} GB/s", (begin, begin * slope), xytext=(4, 9),
+                      textcoords="offset points", fontsize=8, color="#555555", rotation_mode="anchor",
+                      rotation=math.degrees(math.atan2(y1 - y0, x1 - x0)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("FLOP per byte of source, weights and destination (direct convolution's FLOPs)")
+    axes.set_ylabel("GFLOP/s, median")
+    axes.set_title("Roofline: measured peaks and convrt's layers", loc="left", fontweight="bold")
+    axes.grid(True, which="major", color="#EEEEEE", zorder=0)
+    axes.legend(loc="lower right", fontsize=8, framealpha=0.95)
+    note(axes, caption(session, threads, layout) +
+         ".\nWinograd does fewer multiplications than it is credited with, so it may stand above the peak.")
+    save(figure, prefix, f"roofline-{layout}-{threads}t")
+
+
+def bars(session, threads, layout, prefix):
+    """A bar for convrt, one for oneDNN in the same layout, a mark for its best in any layout or algorithm."""
+    results = pick(session, threads, layout)
+    mine = {}
+    for r in own(results):
+        mine.setdefault(r["layer"], r)  # the first contender of ours: convrt's own choice unless asked otherwise
+    if not mine:
+        return
+    peers = [r for r in results if r["peer"]]
+    same, best = {}, {}
+    for r in peers:
+        best[r["layer"]] = max(best.get(r["layer"], 0), r["gflops"])
+        if r["contender"] not in ("onednn free", "onednn winograd"):
+            same[r["layer"]] = max(same.get(r["layer"], 0), r["gflops"])
+    layers = list(mine)
+    figure, axes = plt.subplots(figsize=(9, 1.4 + 0.25 * len(layers)))
+    rows = range(len(layers))
+    axes.barh([row - 0.2 for row in rows], [mine[layer]["gflops"] for layer in layers], height=0.4, zorder=2,
+              color=[CLASS_COLORS[mine[layer]["class"]] for layer in layers])
+    if peers:
+        axes.barh([row + 0.2 for row in rows], [same.get(layer, 0) for layer in layers], height=0.4, color="#B5B5B5",
+                  zorder=2, label=f"oneDNN, {layout.upper()} in and out" +
+                  (" (the faster of direct and reorder)" if layout == "nchw" else ""))
+        axes.scatter([best.get(layer, 0) for layer in layers], rows, marker="|", s=110, color="black", linewidth=1.6,
+                     zorder=4, label="oneDNN, best layout and algorithm, reorders not counted")
+    for row, layer in enumerate(layers):
+        if layer in same:
+            ratio = mine[layer]["gflops"] / same[layer]
+            right_end = max(mine[layer]["gflops"], best.get(layer, 0))
+            axes.annotate(f"{ratio:.2f}x", (right_end, row - 0.2), xytext=(5, 0), textcoords="offset points",
+                          fontsize=7, va="center", color="black" if ratio >= 1 else "#B00000", zorder=5,
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4})
+    roof = peak(session, threads)
+    if roof:
+        axes.axvline(roof, color="black", linewidth=1, linestyle="--", zorder=3, label="FMA peak")
+    for name, color in CLASS_COLORS.items():
+        if any(r["class"] == name for r in mine.values()):
+            axes.barh([0], [0], color=color, label=f"convrt, {name}")
+    axes.set_yticks(rows, layers, fontsize=7.5)
+    axes.set_ylim(len(layers) - 0.4, -0.6)
+    axes.set_xlim(0, 1.1 * max([roof] + [r["gflops"] for r in mine.values()] + list(best.values())))
+    axes.set_xlabel("GFLOP/s, median (direct convolution's FLOPs)")
+    axes.grid(True, axis="x", color="#EEEEEE", zorder=0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.set_title("convrt against oneDNN, layer by layer" if peers else "convrt, layer by layer", loc="left",
+                   fontweight="bold", pad=48)
+    axes.legend(fontsize=7.5, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=3, frameon=False)
+    note(axes, caption(session, threads, layout) +
+         (".\nNumbers: convrt / oneDNN in the same layout." if peers else "."))
+    save(figure, prefix, f"bars-{layout}-{threads}t")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=pathlib.Path)
+    parser.add_argument("--out", default="bench", help="prefix of the files written")
+    parser.add_argument("--threads", type=int, action="append", help="default: every count in the results")
+    parser.add_argument("--layout", choices=["nchw", "nhwc"], action="append", help="default: both")
+    arguments = parser.parse_args()
+    session = json.loads(arguments.results.read_text())
+    if session.get("format") != "convrt_bench 1":
+        parser.error(f"{arguments.results}: expected a file of convrt_bench --json, format \"convrt_bench 1\"")
+    available = sorted({r["threads"] for r in session["results"]})
+    for threads in arguments.threads or available:
+        for layout in arguments.layout or ["nchw", "nhwc"]:
+            roofline(session, threads, layout, arguments.out)
+            bars(session, threads, layout, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

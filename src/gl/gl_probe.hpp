@@ -17,6 +17,7 @@ struct GlLimits {
   std::uint32_t max_shared_bytes = 32 << 10;
   std::uint64_t max_block_bytes = 128U << 20;  ///< of one SSBO binding
   std::uint32_t block_alignment = 256;         ///< of an SSBO binding's offset
+  std::uint32_t uniform_alignment = 256;       ///< of a uniform block binding's offset
 };
 
 struct GlInfo {
@@ -26,6 +27,7 @@ struct GlInfo {
   std::string renderer, version, vendor_string, glsl_version;
   bool software = false;
   int compute_units = 0;  ///< multiprocessors or CUs; an estimate by arch where no query tells, 0 where unknown
+  std::uint64_t memory_bytes = 0;  ///< 0 where no query tells
   bool subgroup = false, parallel_compile = false;
   GlLimits limits;
 };

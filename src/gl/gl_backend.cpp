@@ -1,0 +1,115 @@
+#include "gl/gl_backend.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <string_view>
+#include <utility>
+
+#include "core/fail.hpp"
+#include "core/log.hpp"
+#include "gl/gl_conv.hpp"
+#include "gl/variants.hpp"
+
+namespace convrt::gl {
+namespace {
+
+std::chrono::milliseconds milliseconds_from(const char* variable, int fallback) {
+  const char* text = std::getenv(variable);
+  if (text == nullptr) return std::chrono::milliseconds(fallback);
+  const std::string_view digits = text;
+  int value = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  if (error == std::errc() && end == digits.data() + digits.size() && value > 0)
+    return std::chrono::milliseconds(value);
+  core::log(LogLevel::warning, variable, " must be a positive number of milliseconds, found \"", text, "\"; using ",
+            fallback);
+  return std::chrono::milliseconds(fallback);
+}
+
+// A single dispatch is split to about 50 ms, but a software device may take minutes for what a GPU does in that time.
+GlContext::Options library_options() { return {.timeout = milliseconds_from("CONVRT_GL_TIMEOUT_MS", 120'000)}; }
+
+struct Found {
+  EglDevice egl;
+  std::shared_ptr<GlDevice> device;
+  GlInfo info;
+};
+
+// Opens `egl` and appends it unless it is one of `found` seen through another driver.
+void open_device(const EglDevice& egl, std::vector<Found>& found) {
+  const auto same_hardware = [&](const Found& f) { return !egl.identity.empty() && f.egl.identity == egl.identity; };
+  if (std::any_of(found.begin(), found.end(), same_hardware)) {
+    core::log(LogLevel::info, egl.label, " left out: another driver serves the same hardware");
+    return;
+  }
+  try {
+    auto device = std::make_shared<GlDevice>(egl, library_options());
+    const GlInfo info = device->session()->context->info();
+    if (info.software && std::any_of(found.begin(), found.end(), [](const Found& f) { return f.info.software; })) {
+      core::log(LogLevel::info, egl.label, " left out: ", info.renderer, " is a second software device");
+      return;
+    }
+    core::log(LogLevel::info, egl.label, ": ", info.renderer, ", ", info.version, ", ", info.arch);
+    found.push_back({egl, std::move(device), info});
+  } catch (const Error& e) {
+    core::log(LogLevel::info, egl.label, " left out: ", e.what());
+  }
+}
+
+}  // namespace
+
+GlBackend::GlBackend(EglDevice egl, std::shared_ptr<GlDevice> device, std::string id)
+    : egl_(std::move(egl)), device_(std::move(device)), gl_info_(device_->session()->context->info()) {
+  info_.id = std::move(id);
+  info_.name = gl_info_.renderer;
+  info_.arch = gl_info_.arch;
+  info_.driver = gl_info_.version;
+  info_.software = gl_info_.software;
+  info_.memory_bytes = gl_info_.memory_bytes;
+  info_.compute_units = gl_info_.compute_units;
+}
+
+std::vector<std::string> GlBackend::kernels(const Conv2dDesc& desc, int) const {
+  std::vector<std::string> names;
+  for (Config& config : configs(desc, gl_info_)) names.push_back(std::move(config.name));
+  return names;
+}
+
+std::shared_ptr<const core::PreparedConv> GlBackend::prepare(const core::PrepareRequest& request) {
+  for (Config& config : configs(request.desc, gl_info_)) {
+    if (config.name != request.kernel) continue;
+    std::vector<float> bias(request.bias.begin(), request.bias.end());
+    bias.resize(static_cast<std::size_t>(request.desc.k));  // no bias is a bias of zeros
+    auto weights = std::make_shared<GlWeights>(pack_weights(config, request.desc, request.weights), std::move(bias));
+    return std::make_shared<GlConv>(device_, gl_info_, std::move(config), request.desc, std::move(weights));
+  }
+  core::fail(ErrorCode::internal, "kernel ", request.kernel, " was selected for ", request.desc.str(),
+             " but is not in the list of device ", info_.id);
+}
+
+std::shared_ptr<core::BackendBuffer> GlBackend::allocate(std::size_t floats) {
+  return std::make_shared<GlBuffer>(this, device_, floats);
+}
+
+}  // namespace convrt::gl
+
+namespace convrt::core {
+
+std::vector<std::shared_ptr<Backend>> probe_gl() {
+  std::vector<gl::Found> found;
+  for (const gl::EglDevice& egl : gl::egl_devices()) gl::open_device(egl, found);
+  if (found.empty())
+    for (const gl::EglDevice& egl : gl::surfaceless_device()) gl::open_device(egl, found);
+  // Real GPUs first, the larger first where the driver tells; otherwise in the driver's order.
+  std::stable_sort(found.begin(), found.end(), [](const gl::Found& a, const gl::Found& b) {
+    return a.info.software != b.info.software ? b.info.software : a.info.compute_units > b.info.compute_units;
+  });
+  std::vector<std::shared_ptr<Backend>> backends;
+  for (gl::Found& f : found)
+    backends.push_back(std::make_shared<gl::GlBackend>(std::move(f.egl), std::move(f.device),
+                                                       "gl:" + std::to_string(backends.size())));
+  return backends;
+}
+
+}  // namespace convrt::core

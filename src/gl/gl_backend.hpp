@@ -1,0 +1,35 @@
+/// \file
+/// One GL device behind the backend contract.
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "core/backend.hpp"
+#include "gl/gl_device.hpp"
+
+namespace convrt::gl {
+
+class GlBackend final : public core::Backend {
+ public:
+  /// `device` has a session; its GlInfo is this device's for good.
+  GlBackend(EglDevice egl, std::shared_ptr<GlDevice> device, std::string id);
+
+  const DeviceInfo& info() const override { return info_; }
+  std::vector<std::string> kernels(const Conv2dDesc& desc, int threads) const override;
+  std::shared_ptr<const core::PreparedConv> prepare(const core::PrepareRequest& request) override;
+  std::shared_ptr<core::BackendBuffer> allocate(std::size_t floats) override;
+  void synchronize() override { device_->synchronize(); }
+  bool host_memory() const override { return false; }
+
+  const GlInfo& gl_info() const { return gl_info_; }
+  GlDevice& device() { return *device_; }
+
+ private:
+  const EglDevice egl_;
+  const std::shared_ptr<GlDevice> device_;
+  const GlInfo gl_info_;
+  DeviceInfo info_;
+};
+
+}  // namespace convrt::gl

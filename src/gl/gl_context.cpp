@@ -1,0 +1,334 @@
+#include "gl/gl_context.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "core/fail.hpp"
+#include "core/log.hpp"
+
+namespace convrt::gl {
+namespace {
+
+// How long the owner thread sleeps on a fence before it looks for new jobs.
+constexpr GLuint64 kFenceSlice_ns = 50'000;
+
+bool is_lost(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const Error& e) {
+    return e.code() == ErrorCode::device_lost;
+  } catch (...) {
+    return false;
+  }
+}
+
+const char* name_of(GLenum error) {
+  switch (error) {
+    case GL_INVALID_ENUM: return "GL_INVALID_ENUM";
+    case GL_INVALID_VALUE: return "GL_INVALID_VALUE";
+    case GL_INVALID_OPERATION: return "GL_INVALID_OPERATION";
+    case GL_INVALID_FRAMEBUFFER_OPERATION: return "GL_INVALID_FRAMEBUFFER_OPERATION";
+    default: return "an unknown OpenGL error";
+  }
+}
+
+}  // namespace
+
+void GlState::use(GLuint name) {
+  if (name == program) return;
+  gl.UseProgram(name);
+  program = name;
+}
+
+void GlState::touch(std::span<const GLuint> reads, std::span<const GLuint> writes) {
+  if (hazards.note(reads, writes)) gl.MemoryBarrier(GL_SHADER_STORAGE_BARRIER_BIT);
+}
+
+void GlState::barrier() {
+  gl.MemoryBarrier(GL_SHADER_STORAGE_BARRIER_BIT);
+  hazards.clear();
+}
+
+void GlState::check(const char* what) {
+  const auto lost = [&] {
+    core::fail(ErrorCode::device_lost, what, ": the OpenGL context was reset, by this or by another program; work in ",
+               "flight and buffers on the device are gone, the device re-opens on next use");
+  };
+  if (gl.GetGraphicsResetStatus != nullptr && gl.GetGraphicsResetStatus() != GL_NO_ERROR) lost();
+  const GLenum error = gl.GetError();
+  if (error == GL_NO_ERROR) return;
+  // A distributed implementation may keep one error per part; a lost context may report its loss without end.
+  for (int i = 0; i < 16 && gl.GetError() != GL_NO_ERROR; ++i) {
+  }
+  if (error == GL_CONTEXT_LOST) lost();
+  if (error == GL_OUT_OF_MEMORY)
+    core::fail(ErrorCode::out_of_memory, what, ": the OpenGL driver is out of memory; use smaller problems or free ",
+               "buffers");
+  core::fail(ErrorCode::internal, what, ": OpenGL reports ", name_of(error));
+}
+
+void ErrorSlot::set(std::exception_ptr error) {
+  const std::scoped_lock lock(mutex_);
+  if (!first_) first_ = std::move(error);
+}
+
+void ErrorSlot::rethrow() {
+  std::exception_ptr error;
+  {
+    const std::scoped_lock lock(mutex_);
+    error = std::exchange(first_, nullptr);
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+GlContext::GlContext(const Options& options, std::shared_ptr<ErrorSlot> errors)
+    : options_(options), errors_(std::move(errors)), process_(getpid()) {}
+
+std::shared_ptr<GlContext> GlContext::open(const EglDevice& device, const Options& options,
+                                           std::shared_ptr<ErrorSlot> errors) {
+  std::shared_ptr<GlContext> context(new GlContext(options, std::move(errors)));
+  std::promise<void> opened;
+  std::future<void> ready = opened.get_future();
+  context->thread_ = std::thread(
+      [context, device, promise = std::move(opened)]() mutable { context->loop(device, std::move(promise)); });
+  try {
+    ready.get();
+  } catch (...) {
+    context->thread_.join();
+    throw;
+  }
+  return context;
+}
+
+// The thread holds a reference: whoever drops the last one, the thread is at its end.
+GlContext::~GlContext() {
+  if (thread_.joinable()) thread_.detach();
+}
+
+void GlContext::close() {
+  {
+    const std::scoped_lock lock(mutex_);
+    closing_ = true;
+  }
+  wake_.notify_all();
+  if (!thread_.joinable()) return;
+  // A lost context's thread may hang in the driver for ever.
+  if (alive() && thread_.get_id() != std::this_thread::get_id())
+    thread_.join();
+  else
+    thread_.detach();
+}
+
+void GlContext::push(Item item) {
+  if (getpid() != process_)
+    core::fail(ErrorCode::unsupported, "this GL device was opened before fork(); an OpenGL context cannot cross a ",
+               "fork, so open the device in the process that uses it");
+  {
+    const std::scoped_lock lock(mutex_);
+    if (!alive_ || closing_)
+      core::fail(ErrorCode::device_lost, "the OpenGL context of this work is gone; the device re-opens on next use");
+    item.number = ++pushed_;
+    if (!item.promise) last_post_ = item.number;
+    queue_.push_back(std::move(item));
+  }
+  wake_.notify_one();
+}
+
+void GlContext::post(Job job, Job after) {
+  const bool fenced = after != nullptr;
+  push({.job = std::move(job), .after = std::move(after), .promise = {}, .fenced = fenced});
+}
+
+void GlContext::call(Job job) {
+  Item item{.job = std::move(job), .after = {}, .promise = std::promise<void>()};
+  std::future<void> done = item.promise->get_future();
+  push(std::move(item));
+  wait(done);
+}
+
+std::future<void> GlContext::submit(Job job, Job after) {
+  Item item{.job = std::move(job), .after = std::move(after), .promise = std::promise<void>(), .fenced = true};
+  std::future<void> done = item.promise->get_future();
+  push(std::move(item));
+  return done;
+}
+
+void GlContext::wait(std::future<void>& future) {
+  Watch watch(*this);
+  while (future.wait_for(watch.slice()) != std::future_status::ready) watch.tick();
+  future.get();
+}
+
+std::chrono::milliseconds GlContext::Watch::slice() const {
+  return std::min(context_.options_.timeout, std::chrono::milliseconds(100));
+}
+
+void GlContext::Watch::tick() {
+  const auto now = std::chrono::steady_clock::now();
+  if (const std::uint64_t progress = context_.progress_.load(); progress != seen_) {
+    seen_ = progress;
+    since_ = now;
+  } else if (!context_.alive()) {
+    core::fail(ErrorCode::device_lost, "the OpenGL context was lost; the device re-opens on next use");
+  } else if (now - since_ >= context_.options_.timeout) {
+    context_.lose(std::make_exception_ptr(
+        Error(ErrorCode::device_lost,
+              "the OpenGL context was abandoned because the driver hung; the device re-opens on next use")));
+    core::fail(ErrorCode::timeout, "the OpenGL driver made no progress for ", context_.options_.timeout.count(),
+               " ms; its context is abandoned and the device re-opens on next use (CONVRT_GL_TIMEOUT_MS and, for ",
+               "custom shaders, CONVRT_CUSTOM_TIMEOUT_MS set the limit)");
+  }
+}
+
+void GlContext::discard(Job deletion) noexcept {
+  try {
+    if (alive() && getpid() == process_) post(std::move(deletion));
+  } catch (...) {  // lost in between, or no memory for the queue: the object goes with its context
+  }
+}
+
+// Fails everything that waits. Items die outside the lock: what they hold may discard() objects here.
+void GlContext::lose(std::exception_ptr error) {
+  std::deque<Item> items;
+  bool unheard = false;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (!alive_.exchange(false)) return;
+    unheard = last_post_ > confirmed_;
+    items.swap(queue_);
+    for (Item& item : fenced_) items.push_back(std::move(item));
+    fenced_.clear();
+    if (current_ && current_->promise) current_->promise->set_exception(error);
+    if (current_) current_->promise.reset();
+    for (Item& item : items)
+      if (item.promise) item.promise->set_exception(error);
+  }
+  wake_.notify_all();
+  if (unheard) errors_->set(error);
+  core::log(LogLevel::error, "OpenGL context of ", info_.renderer, " lost");
+}
+
+void GlContext::loop(const EglDevice& device, std::promise<void> opened) {
+  try {
+    egl_ = std::make_unique<EglContext>(device, options_.robust_access);
+    info_ = query_info(egl_->gl);
+    opened.set_value();
+  } catch (...) {
+    alive_ = false;
+    opened.set_exception(std::current_exception());
+    return;
+  }
+  GlState state{egl_->gl, info_};
+  std::unique_lock lock(mutex_);
+  bool flushed = true;
+  while (alive_) {
+    if (!queue_.empty()) {
+      Item item = std::move(queue_.front());
+      queue_.pop_front();
+      current_.emplace();
+      std::swap(current_->promise, item.promise);
+      lock.unlock();
+      run(std::move(item), state);
+      lock.lock();
+      flushed = false;
+    }
+    if (!fenced_.empty()) {
+      lock.unlock();
+      poll(state);
+      lock.lock();
+    } else if (queue_.empty()) {
+      if (!flushed) {
+        lock.unlock();
+        state.gl.Flush();
+        lock.lock();
+        flushed = true;
+        continue;
+      }
+      if (closing_) break;
+      wake_.wait(lock, [&] { return !alive_ || closing_ || !queue_.empty(); });
+    }
+  }
+  alive_ = false;
+  lock.unlock();
+  egl_->release();
+}
+
+// The promise stands in current_, where lose() finds it; the rest of the item is this thread's own.
+void GlContext::run(Item item, GlState& state) {
+  std::exception_ptr error;
+  try {
+    item.job(state);
+    item.job = nullptr;
+    if (item.fenced) {
+      item.fence = state.gl.FenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0);
+      if (item.fence == nullptr) state.check("fence");
+    }
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (error && is_lost(error)) lose(error);
+  ++progress_;
+  const std::scoped_lock lock(mutex_);
+  item.promise = std::move(current_->promise);
+  current_.reset();
+  if (!alive_) return;
+  if (item.fence != nullptr)
+    fenced_.push_back(std::move(item));
+  else
+    finish(item, error);
+}
+
+void GlContext::finish(Item& item, std::exception_ptr error) {
+  if (!item.promise) {
+    if (error) errors_->set(std::move(error));
+  } else if (error) {
+    item.promise->set_exception(std::move(error));
+  } else {
+    item.promise->set_value();
+  }
+}
+
+// Looks at the oldest fence; sleeps on it briefly if there is nothing else to do.
+void GlContext::poll(GlState& state) {
+  GLsync fence = nullptr;
+  bool idle = false;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (fenced_.empty()) return;
+    fence = fenced_.front().fence;
+    idle = queue_.empty();
+  }
+  const GLenum status = state.gl.ClientWaitSync(fence, GL_SYNC_FLUSH_COMMANDS_BIT, idle ? kFenceSlice_ns : 0);
+  if (status == GL_TIMEOUT_EXPIRED) return;
+  Item item;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (fenced_.empty()) return;  // lost meanwhile
+    item = std::move(fenced_.front());
+    fenced_.pop_front();
+    current_.emplace();
+    std::swap(current_->promise, item.promise);
+  }
+  std::exception_ptr error;
+  try {
+    state.check("enqueued work");
+    if (status == GL_WAIT_FAILED)
+      core::fail(ErrorCode::device_lost, "waiting for a fence failed: the OpenGL context is unusable");
+    state.gl.DeleteSync(fence);
+    if (item.after) item.after(state);
+    item.after = nullptr;
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (error && is_lost(error)) lose(error);
+  ++progress_;
+  const std::scoped_lock lock(mutex_);
+  item.promise = std::move(current_->promise);
+  current_.reset();
+  confirmed_ = item.number;
+  if (alive_) finish(item, error);
+}
+
+}  // namespace convrt::gl

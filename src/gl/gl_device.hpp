@@ -1,0 +1,53 @@
+/// \file
+/// A GL device over the life of its contexts.
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "gl/gl_context.hpp"
+#include "gl/gl_storage.hpp"
+#include "gl/program.hpp"
+#include "gl/transfer.hpp"
+
+namespace convrt::gl {
+
+/// Everything that lives and dies with one context.
+struct GlSession {
+  explicit GlSession(std::shared_ptr<GlContext> opened);
+  ~GlSession();
+
+  /// Scratch of at least `bytes` that plans share: work on a device runs in order. It grows, never shrinks.
+  std::shared_ptr<GlStorage> workspace(std::size_t bytes);
+
+  const std::shared_ptr<GlContext> context;
+  Transfer transfer;
+  StoragePool pool;
+  ProgramStore programs;
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<GlStorage> workspace_;
+};
+
+/// Opens a session when one is needed and again after it was lost. Thread-safe.
+class GlDevice {
+ public:
+  GlDevice(EglDevice egl, GlContext::Options options);
+  ~GlDevice();
+
+  std::shared_ptr<GlSession> session();
+  /// Waits for what was enqueued; throws its first error.
+  void synchronize();
+  /// Runs `wait`, which waits for work, then throws the first error of enqueued work, else what `wait` threw.
+  void confirm(const std::function<void()>& wait);
+
+ private:
+  const EglDevice egl_;
+  const GlContext::Options options_;
+  const std::shared_ptr<ErrorSlot> errors_ = std::make_shared<ErrorSlot>();
+  std::mutex mutex_;
+  std::shared_ptr<GlSession> session_;
+};
+
+}  // namespace convrt::gl

@@ -33,12 +33,12 @@ void load_filters(Tile tile) {
 }
 
 void store_pixel(Tile tile, int index, vec4 sums[BM / 4]) {
-#if DST_VEC4 && NHWC == 1
+#if DST_VEC4  // NHWC
   for (int i = 0; i < BM / 4; ++i) {
     int k = tile.k + 4 * i;
     if (k < tile.k_end) store4(dst_index(index, k), sums[i], vec4(bias[k], bias[k + 1], bias[k + 2], bias[k + 3]));
   }
-#elif !DST_VEC4
+#else
   int at = dst_index(index, tile.k), step = NHWC == 1 ? 1 : conv.p * conv.q;
   for (int i = 0; i < BM / 4; ++i)
     for (int j = 0; j < 4; ++j) {

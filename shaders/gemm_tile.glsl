@@ -5,6 +5,13 @@
 //   tile_a[BK][BM], tile_b[BK][BN] in shared memory, both as vec4 so that a fragment is one 128-bit read.
 //   The LOCAL = BM/TM * BN/TN invocations form a grid: (row, column) owns filters 4*(row + i*BM/TM) + 0..3 and pixels
 //   4*(column + j*BN/TN) + 0..3: neighbours read neighbouring vec4s.
+#ifndef UNROLL
+#define UNROLL 0  // 1: ask NVIDIA's compiler to unroll; loops over taps and steps stay, their lengths are parameters
+#endif
+#if UNROLL
+#pragma optionNV(unroll all)
+#endif
+
 #define GRID_ROWS (BM / TM)
 #define GRID_COLUMNS (BN / TN)
 layout(local_size_x = LOCAL) in;
@@ -19,7 +26,7 @@ layout(local_size_x = LOCAL) in;
 shared vec4 tile_a[BUFFERS][VECS_A];
 shared vec4 tile_b[BUFFERS][VECS_B];
 
-vec4 sums[TM][TN / 4];  // [filter][pixel / 4]
+float sums[TM][TN];
 vec4 stage_a[PASSES_A];
 vec4 stage_b[PASSES_B];
 
@@ -27,7 +34,7 @@ int local_index() { return int(gl_LocalInvocationIndex); }
 
 void clear_sums() {
   for (int i = 0; i < TM; ++i)
-    for (int j = 0; j < TN / 4; ++j) sums[i][j] = vec4(0.0);
+    for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
 }
 
 void fetch_filters(Tile tile, int tap, int c) {
@@ -41,55 +48,60 @@ void put_filters(int buffer_index) {
   for (int pass = 0; pass < PASSES_A; ++pass) tile_a[buffer_index][local_index() + pass * LOCAL] = stage_a[pass];
 }
 
+// Always called with a literal, so that every shared read is one register plus an immediate. Row by row, pixels
+// alternately forwards and backwards: neighbouring multiply-adds share an operand, which NVIDIA's operand cache keeps.
 void multiply(int buffer_index) {
   int row = local_index() / GRID_COLUMNS, column = local_index() % GRID_COLUMNS;
   for (int depth = 0; depth < BK; ++depth) {
-    vec4 b[TN / 4];
-    for (int j = 0; j < TN / 4; ++j) b[j] = tile_b[buffer_index][depth * (BN / 4) + column + j * GRID_COLUMNS];
-    for (int i = 0; i < TM / 4; ++i) {
-      vec4 a = tile_a[buffer_index][depth * (BM / 4) + row + i * GRID_ROWS];
-      for (int j = 0; j < TN / 4; ++j) {
-        sums[4 * i][j] = fma(vec4(a.x), b[j], sums[4 * i][j]);
-        sums[4 * i + 1][j] = fma(vec4(a.y), b[j], sums[4 * i + 1][j]);
-        sums[4 * i + 2][j] = fma(vec4(a.z), b[j], sums[4 * i + 2][j]);
-        sums[4 * i + 3][j] = fma(vec4(a.w), b[j], sums[4 * i + 3][j]);
+    float a[TM], b[TN];
+    for (int i = 0; i < TM; ++i) a[i] = tile_a[buffer_index][depth * (BM / 4) + i / 4 * GRID_ROWS + row][i % 4];
+    for (int j = 0; j < TN; ++j) b[j] = tile_b[buffer_index][depth * (BN / 4) + j / 4 * GRID_COLUMNS + column][j % 4];
+    for (int i = 0; i < TM; ++i)
+      for (int jj = 0; jj < TN; ++jj) {
+        int j = i % 2 == 0 ? jj : TN - 1 - jj;
+        sums[i][j] = fma(a[i], b[j], sums[i][j]);
       }
-    }
   }
 }
 
-void store_tile(Tile tile) {
-  int row = local_index() / GRID_COLUMNS, column = local_index() % GRID_COLUMNS;
-  int end = pixel_count();
-  for (int j = 0; j < TN / 4; ++j) {
-    int pixel = tile.pixels * BN + 4 * (column + j * GRID_COLUMNS);
-#if DST_VEC4 && NHWC == 1
+#if DST_VEC4
+// Pixels pixel .. pixel+3 of the filters of this invocation's row; j is their fragment.
+void store_quad(Tile tile, int row, int pixel, int j) {
+  if (NHWC == 1) {
     for (int x = 0; x < 4; ++x) {
-      if (pixel + x >= end) continue;
-      for (int i = 0; i < TM / 4; ++i) {
-        int k = tile.k + 4 * (row + i * GRID_ROWS);
+      if (pixel + x >= pixel_count()) continue;
+      for (int i = 0; i < TM; i += 4) {
+        int k = tile.k + 4 * row + i * GRID_ROWS, e = 4 * j + x;
         if (k >= tile.k_end) continue;
-        store4(dst_index(pixel + x, k),
-               vec4(sums[4 * i][j][x], sums[4 * i + 1][j][x], sums[4 * i + 2][j][x], sums[4 * i + 3][j][x]),
+        store4(dst_index(pixel + x, k), vec4(sums[i][e], sums[i + 1][e], sums[i + 2][e], sums[i + 3][e]),
                vec4(bias[k], bias[k + 1], bias[k + 2], bias[k + 3]));
       }
     }
-#elif DST_VEC4
-    if (pixel >= end) continue;
-    int at = dst_index(pixel, tile.k);
+  } else if (pixel < pixel_count()) {
+    int at = dst_index(pixel, tile.k), e = 4 * j;
     for (int i = 0; i < TM; ++i) {
       int k = 4 * (row + i / 4 * GRID_ROWS) + i % 4;
-      if (tile.k + k < tile.k_end) store4(at + k * conv.p * conv.q, sums[i][j], vec4(bias[tile.k + k]));
+      if (tile.k + k >= tile.k_end) continue;
+      store4(at + k * conv.p * conv.q, vec4(sums[i][e], sums[i][e + 1], sums[i][e + 2], sums[i][e + 3]),
+             vec4(bias[tile.k + k]));
     }
-#else
-    for (int x = 0; x < 4; ++x) {
-      if (pixel + x >= end) continue;
-      int at = dst_index(pixel + x, tile.k), step = NHWC == 1 ? 1 : conv.p * conv.q;
-      for (int i = 0; i < TM; ++i) {
-        int k = 4 * (row + i / 4 * GRID_ROWS) + i % 4;
-        if (tile.k + k < tile.k_end) store(at + k * step, sums[i][j][x], bias[tile.k + k]);
-      }
-    }
-#endif
   }
+}
+#else
+void store_quad(Tile tile, int row, int pixel, int j) {
+  for (int x = 0; x < 4; ++x) {
+    if (pixel + x >= pixel_count()) continue;
+    int at = dst_index(pixel + x, tile.k), step = NHWC == 1 ? 1 : conv.p * conv.q;
+    for (int i = 0; i < TM; ++i) {
+      int k = 4 * (row + i / 4 * GRID_ROWS) + i % 4;
+      if (tile.k + k < tile.k_end) store(at + k * step, sums[i][4 * j + x], bias[tile.k + k]);
+    }
+  }
+}
+#endif
+
+void store_tile(Tile tile) {
+  int row = local_index() / GRID_COLUMNS, column = local_index() % GRID_COLUMNS;
+  for (int j = 0; j < TN / 4; ++j)
+    store_quad(tile, row, tile.pixels * BN + 4 * (column + j * GRID_COLUMNS), j);
 }

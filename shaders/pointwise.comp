@@ -2,19 +2,19 @@
 // pointwise: 1x1 filters, stride 1, no padding: a plain GEMM, weights[K][C] * src[C][pixels]. Neither taps nor bounds
 // inside an image; four pixels (NCHW) or four channels (NHWC) a load where they are aligned (SRC_VEC4).
 #ifndef BM
-#define BM 64  // filters a tile
+#define BM 128  // filters a tile
 #endif
 #ifndef BN
-#define BN 64  // pixels a tile
+#define BN 128  // pixels a tile
 #endif
 #ifndef BK
-#define BK 16  // channels a step
+#define BK 8  // channels a step
 #endif
 #ifndef TM
-#define TM 4  // filters an invocation
+#define TM 8  // filters an invocation
 #endif
 #ifndef TN
-#define TN 4  // pixels an invocation
+#define TN 8  // pixels an invocation
 #endif
 #ifndef LOCAL
 #define LOCAL 256  // invocations: BM/TM * BN/TN
@@ -22,12 +22,6 @@
 #define BUFFERS 2
 #define R 1
 #define S 1
-#ifndef UNROLL
-#define UNROLL 0  // 1: ask NVIDIA's compiler to unroll all loops of constant length
-#endif
-#if UNROLL
-#pragma optionNV(unroll all)
-#endif
 
 #include "gemm_tile.glsl"
 
@@ -94,27 +88,37 @@ void put_src(int buffer_index) {
   }
 }
 
+void fetch(Tile tile, int step) {
+  fetch_filters(tile, 0, step * BK);
+  fetch_src(step * BK);
+}
+
 void main() {
   FOR_EACH_TILE(BM, BN) {
     Tile tile = make_tile(tile_index, BM);
     find_pixels(tile);
     clear_sums();
     int steps = padded_channels() / BK;
-    fetch_filters(tile, 0, 0);
-    fetch_src(0);
+    fetch(tile, 0);
     put_filters(0);
     put_src(0);
     memoryBarrierShared();
     barrier();
-    for (int step = 1; step <= steps; ++step) {
+    for (int step = 1; step <= steps; step += 2) {  // two at a time: which shared tile is known at compile time
+      if (step < steps) fetch(tile, step);
+      multiply(0);
       if (step < steps) {
-        fetch_filters(tile, 0, step * BK);
-        fetch_src(step * BK);
+        put_filters(1);
+        put_src(1);
       }
-      multiply((step - 1) & 1);
-      if (step < steps) {
-        put_filters(step & 1);
-        put_src(step & 1);
+      memoryBarrierShared();
+      barrier();
+      if (step == steps) break;
+      if (step + 1 < steps) fetch(tile, step + 1);
+      multiply(1);
+      if (step + 1 < steps) {
+        put_filters(0);
+        put_src(0);
       }
       memoryBarrierShared();
       barrier();

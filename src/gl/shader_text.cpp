@@ -22,10 +22,6 @@ std::size_t source_number(std::string_view name) {
   return 0;
 }
 
-std::string line_directive(std::size_t line, std::string_view file) {
-  return "#line " + std::to_string(line) + ' ' + std::to_string(source_number(file)) + '\n';
-}
-
 std::string define_lines(const Defines& defines) {
   std::string lines;
   for (const auto& [name, value] : defines) lines.append("#define ").append(name).append(" ").append(value) += '\n';
@@ -42,7 +38,7 @@ std::string_view included(std::string_view line) {
 
 class Expander {
  public:
-  explicit Expander(const Defines& defines) : defines_(defines) {}
+  Expander(const Defines& defines, bool lines) : defines_(defines), lines_(lines) {}
 
   std::string run(std::string_view file) {
     add(file);
@@ -55,25 +51,33 @@ class Expander {
     if (!seen_.emplace(file).second) return;
     const std::string source = shader_file(file);
     std::string_view rest = source;
-    if (versioned_) text_ += line_directive(1, file);
+    if (versioned_) mark(1, file);
     for (std::size_t number = 1; !rest.empty(); ++number) {
       const std::size_t length = std::min(rest.find('\n'), rest.size());
       const std::string_view line = rest.substr(0, length);
       rest.remove_prefix(std::min(length + 1, rest.size()));
       if (const std::string_view name = included(line); !name.empty()) {
         add(name);
-        text_ += line_directive(number + 1, file);
+        mark(number + 1, file);
         continue;
       }
       text_.append(line) += '\n';
       if (!versioned_ && line.substr(0, 8) == "#version") {
         versioned_ = true;
-        text_ += define_lines(defines_) + line_directive(number + 1, file);
+        text_ += define_lines(defines_);
+        mark(number + 1, file);
       }
     }
   }
 
+  void mark(std::size_t line, std::string_view file) {
+    if (lines_)
+      text_.append("#line ").append(std::to_string(line)).append(" ").append(std::to_string(source_number(file))) +=
+          '\n';
+  }
+
   const Defines& defines_;
+  bool lines_;
   std::set<std::string, std::less<>> seen_;
   std::string text_;
   bool versioned_ = false;
@@ -93,7 +97,14 @@ std::string shader_file(std::string_view name) {
   fail(ErrorCode::io_error, "no shader file named ", name);
 }
 
-std::string shader_text(std::string_view file, const Defines& defines) { return Expander(defines).run(file); }
+std::string shader_text(std::string_view file, const Defines& defines) { return Expander(defines, true).run(file); }
+
+std::vector<std::string> contract_shaders() { return {"basic_64", "large_256", "lds_64", "rdna3_dual_issue"}; }
+
+std::string contract_shader(std::string_view name) {
+  const Defines none;
+  return Expander(none, false).run(std::string(name) + ".comp");
+}
 
 std::string with_defines(std::string_view text, const Defines& defines) {
   std::size_t at = text.substr(0, 8) == "#version" ? 0 : text.find("\n#version");

@@ -57,7 +57,7 @@ std::span<float> Problem::dst(Layout layout) {
 }
 
 std::optional<Contender> make_convrt(const std::shared_ptr<Problem>& problem, const Device& device, Layout layout,
-                                     int threads, const std::string& kernel) {
+                                     int threads, const std::string& kernel, bool tuned) {
   const Conv2dDesc desc = problem->desc(layout);
   const std::vector<std::string> offered = device.kernels(desc);
   if (!kernel.empty() &&
@@ -66,6 +66,7 @@ std::optional<Contender> make_convrt(const std::shared_ptr<Problem>& problem, co
   PlanOptions options;
   options.kernel = kernel;
   options.threads = threads;
+  options.tune = tuned ? Tune::cached : Tune::off;
   const Conv2dPlan plan(device, desc, problem->weights(), {}, options);
   Contender c;
   c.name = kernel.empty() ? "convrt" : kernel;

@@ -50,10 +50,10 @@ struct Contender {
   std::shared_ptr<std::vector<double>> device_ms;  ///< GPU: the device's own time of each run
 };
 
-/// convrt itself. `kernel`: empty for its own choice, or a name or prefix. Nothing where the device has no such kernel
-/// for this problem; other failures throw.
+/// convrt itself. `kernel`: empty for its own choice (of the cost model, or also of the tune cache), a name or prefix.
+/// Nothing where the device has no such kernel for this problem; other failures throw.
 std::optional<Contender> make_convrt(const std::shared_ptr<Problem>& problem, const Device& device, Layout layout,
-                                     int threads, const std::string& kernel);
+                                     int threads, const std::string& kernel, bool tuned = false);
 
 /// Runs once into a destination full of NaN and compares with the double-precision oracle: everything below 0.1 GFLOP,
 /// else at least 4,096 outputs (corners, tile boundaries, seeded random).

@@ -9,6 +9,7 @@
 #include "export.hpp"
 #include "report.hpp"
 #include "session.hpp"
+#include "tune_report.hpp"
 
 namespace {
 
@@ -19,6 +20,7 @@ struct Arguments {
   Options options;
   std::string layout = "both", clock = "wall", json, csv;
   bool list = false, no_peers = false, quick = false;
+  double tune_ms = 0;
 };
 
 void define(CLI::App& app, Arguments& a) {
@@ -50,6 +52,14 @@ void define(CLI::App& app, Arguments& a) {
   app.add_flag("--no-peers", a.no_peers, "Leave oneDNN out");
   app.add_option("--json", a.json, "Write all results and the environment here (bench/plot.py draws them)");
   app.add_option("--csv", a.csv, "The same as a table");
+  app.add_option(
+         "--tune", a.tune_ms,
+         "Tune each layer instead of timing it: measure every kernel within this budget (milliseconds a layer), "
+         "print the ranking, remember the best in the tune cache")
+      ->expected(0, 1)
+      ->default_str("2000")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--tuned", o.tuned, "Let convrt choose by the tune cache too; default: its cost model alone");
   app.add_flag("--list", a.list, "Print the suites, or the layers of the chosen suites and problems, and stop");
 }
 
@@ -80,6 +90,10 @@ int run(Arguments& a) {
   }
   if (a.list) {
     list(o);
+    return 0;
+  }
+  if (a.tune_ms > 0) {
+    tune_layers(std::cout, o, a.tune_ms);
     return 0;
   }
   const Session session = run_session(o);

@@ -24,17 +24,6 @@ std::string table_name(int threads, Layout layout) {
   return std::to_string(threads) + (threads == 1 ? " thread, " : " threads, ") + label(layout) + " in and out";
 }
 
-std::vector<Device> selected_devices(const std::vector<std::string>& ids) {
-  std::vector<Device> found;
-  for (const std::string& id : ids) {
-    if (id == "all")
-      for (const Device& device : devices()) found.push_back(device);
-    else
-      found.push_back(find_device(id));
-  }
-  return found;
-}
-
 std::vector<int> selected_threads(const std::vector<int>& wanted) {
   std::vector<int> threads;
   for (const int t : wanted) {
@@ -76,11 +65,6 @@ class SessionRunner {
     return layers_suite() ? std::vector<int>{1} : selected_threads(options_.threads);
   }
 
-  std::vector<Layout> layouts(const Workload& workload) const {
-    if (!options_.problems.empty() && workload.name == workload.desc.str()) return {workload.desc.layout};
-    return options_.layouts;
-  }
-
   void add(const std::shared_ptr<Problem>& problem, Contender contender) {
     Entry entry{problem, std::move(contender), {}};
     const Contender& c = entry.contender;
@@ -100,7 +84,7 @@ class SessionRunner {
 
   void add_convrt(const std::shared_ptr<Problem>& problem, const Device& device, Layout layout, int threads,
                   const std::string& kernel, const std::string& name = {}, const std::string& table = {}) {
-    std::optional<Contender> contender = make_convrt(problem, device, layout, threads, kernel);
+    std::optional<Contender> contender = make_convrt(problem, device, layout, threads, kernel, options_.tuned);
     if (!contender) return;
     if (contender->device != "cpu") contender->name = contender->device + (kernel.empty() ? "" : " " + kernel);
     if (!name.empty()) contender->name = name;
@@ -128,7 +112,7 @@ class SessionRunner {
     for (std::size_t i = 0; i < all.size(); ++i) {
       progress.show(static_cast<double>(i) / static_cast<double>(all.size()), all[i].name);
       const auto problem = std::make_shared<Problem>(all[i]);
-      for (const Layout layout : layouts(all[i])) {
+      for (const Layout layout : selected_layouts(options_, all[i])) {
         if (layers_suite()) {
           build_layers(problem, layout);
           continue;
@@ -143,7 +127,7 @@ class SessionRunner {
               if (each != "cpu.reference") add_convrt(problem, device, layout, threads, each);
           }
       }
-      if (options_.peers && !layers_suite()) add_peers(problem, layouts(all[i]), threads);
+      if (options_.peers && !layers_suite()) add_peers(problem, selected_layouts(options_, all[i]), threads);
     }
   }
 
@@ -221,6 +205,22 @@ std::vector<Workload> selected_workloads(const Options& options) {
   std::erase_if(all, [&](const Workload& w) { return w.name.find(options.filter) == std::string::npos; });
   if (all.empty()) core::fail(ErrorCode::invalid_argument, "no layer's name contains \"", options.filter, "\"");
   return all;
+}
+
+std::vector<Device> selected_devices(const std::vector<std::string>& ids) {
+  std::vector<Device> found;
+  for (const std::string& id : ids) {
+    if (id == "all")
+      for (const Device& device : devices()) found.push_back(device);
+    else
+      found.push_back(find_device(id));
+  }
+  return found;
+}
+
+std::vector<Layout> selected_layouts(const Options& options, const Workload& workload) {
+  const bool own_layout = workload.name == workload.desc.str();  // of --problem
+  return own_layout ? std::vector<Layout>{workload.desc.layout} : options.layouts;
 }
 
 Session run_session(const Options& options) { return SessionRunner(options).run(); }

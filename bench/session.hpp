@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "convrt/device.hpp"
 #include "results.hpp"
 #include "runner.hpp"
 
@@ -19,11 +20,17 @@ struct Options {
   std::vector<int> threads = {1, 0};           ///< 0: all cores
   std::vector<Layout> layouts = {Layout::nchw, Layout::nhwc};
   bool peers = true;
+  bool tuned = false;  ///< convrt's choice may come from the user's tune cache, not from its cost model alone
   RunnerOptions runner;
 };
 
 /// Which layers the options mean. Throws Error{invalid_argument}.
 std::vector<Workload> selected_workloads(const Options& options);
+
+std::vector<Device> selected_devices(const std::vector<std::string>& ids);
+
+/// The layouts a layer is measured in: its own where it came as a problem string.
+std::vector<Layout> selected_layouts(const Options& options, const Workload& workload);
 
 /// Runs everything. Progress goes to stderr.
 Session run_session(const Options& options);

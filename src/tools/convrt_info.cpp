@@ -15,6 +15,8 @@
 #include "convrt/device.hpp"
 #include "convrt/log.hpp"
 #include "convrt/version.h"
+#include "core/cache_file.hpp"
+#include "core/history.hpp"
 
 namespace {
 
@@ -58,6 +60,7 @@ Json collect(const std::string& problem) {
   }
   Json all = {{"version", CONVRT_VERSION_STRING}, {"devices", devices}};
   if (!problem.empty()) all["problem"] = problem;
+  all["cache_directory"] = convrt::core::cache_directory().string();
   all["environment"] = environment;
   all["notes"] = notes;
   return all;
@@ -98,7 +101,9 @@ void print(const Json& all) {
   std::cout << "convrt " << all["version"].get<std::string>() << '\n';
   if (all.contains("problem")) std::cout << "problem " << all["problem"].get<std::string>() << '\n';
   for (const Json& device : all["devices"]) print_device(device);
-  std::cout << "\nenvironment\n";
+  const std::string cache = all["cache_directory"];
+  std::cout << "\ncache directory: " << (cache.empty() ? "none (no home directory is set)" : cache)
+            << "\n\nenvironment\n";
   for (const auto& [name, about] : kVariables) {
     const Json& value = all["environment"][name];
     std::cout << "  " << std::left << std::setw(20) << name
@@ -108,19 +113,45 @@ void print(const Json& all) {
   for (const Json& note : all["notes"]) std::cout << "  " << note.get<std::string>() << '\n';
 }
 
+Json collect_history() {
+  Json records = Json::array();
+  for (const convrt::core::HistoryRecord& r : convrt::core::history())
+    records.push_back({{"device", r.device},
+                       {"driver", r.driver},
+                       {"problem", r.problem},
+                       {"kernel", r.kernel},
+                       {"runs", r.runs},
+                       {"mean_ms", r.runs == 0 ? 0 : r.total_ms / static_cast<double>(r.runs)},
+                       {"best_ms", r.best_ms}});
+  return records;
+}
+
+void print_history(const Json& records) {
+  if (records.empty()) std::cout << "no runs on record: set CONVRT_HISTORY=1 where plans run\n";
+  for (const Json& r : records)
+    std::cout << r["device"].get<std::string>() << "  " << r["problem"].get<std::string>() << '\n'
+              << "  " << std::left << std::setw(32) << r["kernel"].get<std::string>() << std::right << std::setw(10)
+              << r["runs"].get<std::uint64_t>() << " runs, mean " << std::fixed << std::setprecision(3)
+              << r["mean_ms"].get<double>() << " ms, best " << r["best_ms"].get<double>() << " ms\n";
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app("What convrt sees on this machine: devices, kernels, files, environment.", "convrt_info");
   std::string problem;
-  bool json = false;
+  bool json = false, history = false;
   app.add_option("problem", problem, "A problem string, e.g. n1c64h56w56k64r3s3ph1pw1: also list its kernels");
   app.add_flag("--json", json, "The same as JSON");
+  app.add_flag("--history", history,
+               "Runs on record instead: kernels, counts and times by problem (see CONVRT_HISTORY)");
   CLI11_PARSE(app, argc, argv);
   try {
-    const Json all = collect(problem);
+    const Json all = history ? collect_history() : collect(problem);
     if (json)
       std::cout << all.dump(1) << '\n';
+    else if (history)
+      print_history(all);
     else
       print(all);
   } catch (const std::exception& e) {

@@ -254,17 +254,93 @@ HWY_NOINLINE void plane_rows(const DepthwisePlane& a, std::ptrdiff_t p0) {
   if (q0 < a.q) plane_tile<R, ST, ROWS, 1>(half, a, p0, q0);
 }
 
+// Images narrower than a vector: every source row is loaded once and its tap columns are permutations of it. The last
+// lane is always zero, so it stands for every column outside the image. Rows outside count as zeros.
+template <int R, int ST, int ROWS, class D>
+HWY_INLINE void narrow_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0) {
+  const hn::RebindToSigned<D> di;
+  constexpr int src_rows = (ROWS - 1) * ST + R;
+  const auto columns = hn::FirstN(d, static_cast<std::size_t>(a.w));
+  const std::ptrdiff_t top = p0 * ST - a.pad_top;
+  const float* row = a.src + top * a.w;
+  hn::Vec<D> x[src_rows];
+  HWY_UNROLL(16)
+  for (int i = 0; i < src_rows; ++i, row += a.w)
+    x[i] = static_cast<std::size_t>(top + i) < static_cast<std::size_t>(a.h) ? hn::MaskedLoad(columns, d, row)
+                                                                             : hn::Zero(d);
+  hn::Vec<D> sum[ROWS];
+  HWY_UNROLL(7)
+  for (int o = 0; o < ROWS; ++o) sum[o] = hn::Set(d, a.bias);
+  const auto lane = hn::Iota(di, 0);
+  auto column = hn::Sub(hn::Mul(lane, hn::Set(di, ST)), hn::Set(di, static_cast<std::int32_t>(a.pad_left)));
+  HWY_UNROLL(1)
+  for (int s = 0; s < R; ++s) {
+    const auto outside =
+        hn::Or(hn::Lt(column, hn::Zero(di)), hn::Gt(column, hn::Set(di, static_cast<std::int32_t>(a.w - 1))));
+    const auto from = hn::IndicesFromVec(
+        d, hn::IfThenElse(outside, hn::Set(di, static_cast<std::int32_t>(hn::MaxLanes(d) - 1)), column));
+    column = hn::Add(column, hn::Set(di, 1));
+    hn::Vec<D> w[R];
+    HWY_UNROLL(7)
+    for (int r = 0; r < R; ++r) w[r] = hn::Set(d, a.weights[r * R + s]);
+    HWY_UNROLL(16)
+    for (int i = 0; i < src_rows; ++i) {
+      const hn::Vec<D> shifted = hn::TableLookupLanes(x[i], from);
+      HWY_UNROLL(7)
+      for (int o = 0; o < ROWS; ++o) {
+        const int r = i - o * ST;
+        if (r >= 0 && r < R) sum[o] = hn::MulAdd(w[r], shifted, sum[o]);
+      }
+    }
+  }
+  HWY_UNROLL(7)
+  for (int o = 0; o < ROWS; ++o) finish(d, sum[o], a.accumulate, a.activation, a.dst + (p0 + o) * a.q, a.q);
+}
+
+// Rows of a narrow tile: source rows, sums and weights live in registers together. 0: not on this instruction set.
+template <int R, int ST>
+constexpr int kNarrowRows = kManyRegisters ? (ST == 1 ? 7 : 4)
+                            : R == 3       ? (ST == 1 ? 4 : 3)
+                                           : 0;
+
+template <int R, int ST, int ROWS, class D>
+HWY_INLINE void narrow_rows(D d, const DepthwisePlane& a, std::ptrdiff_t p0, std::ptrdiff_t rows) {
+  if (rows == ROWS)
+    narrow_tile<R, ST, ROWS>(d, a, p0);
+  else if constexpr (ROWS > 1)
+    narrow_rows<R, ST, ROWS - 1>(d, a, p0, rows);
+}
+
+template <int R, int ST, class D>
+HWY_NOINLINE void narrow_plane(D d, const DepthwisePlane& a) {
+  constexpr int most = kNarrowRows<R, ST>;
+  const std::ptrdiff_t rows = a.last_p - a.first_p, tiles = (rows + most - 1) / most;
+  for (std::ptrdiff_t tile = 0, p0 = a.first_p; tile < tiles; ++tile) {
+    const std::ptrdiff_t p1 = a.first_p + rows * (tile + 1) / tiles;
+    narrow_rows<R, ST, most>(d, a, p0, p1 - p0);
+    p0 = p1;
+  }
+}
+
 template <int R, int ST>
 void plane(const DepthwisePlane& a) {
   static_assert(kStripRows == 4);
+  const hn::ScalableTag<float> d;
+  const hn::CappedTag<float, HWY_MAX(hn::MaxLanes(d) / 2, 1)> half;
   const std::ptrdiff_t rows = a.last_p - a.first_p, tiles = (rows + kStripRows - 1) / kStripRows;
-  for (std::ptrdiff_t tile = 0; tile < tiles; ++tile) {
-    const std::ptrdiff_t p0 = a.first_p + rows * tile / tiles, p1 = a.first_p + rows * (tile + 1) / tiles;
-    switch (p1 - p0) {
-      case 1: plane_rows<R, ST, 1>(a, p0); break;
-      case 2: plane_rows<R, ST, 2>(a, p0); break;
-      case 3: plane_rows<R, ST, 3>(a, p0); break;
-      default: plane_rows<R, ST, 4>(a, p0); break;
+  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d)), widest = std::max(a.w + 1, a.q);
+  if (kNarrowRows < R, ST >> 0 && widest <= lanes && a.pad_left <= lanes) {
+    if constexpr (kNarrowRows < R, ST >> 0)
+      widest <= lanes / 2 ? narrow_plane<R, ST>(half, a) : narrow_plane<R, ST>(d, a);
+  } else {
+    for (std::ptrdiff_t tile = 0; tile < tiles; ++tile) {
+      const std::ptrdiff_t p0 = a.first_p + rows * tile / tiles, p1 = a.first_p + rows * (tile + 1) / tiles;
+      switch (p1 - p0) {
+        case 1: plane_rows<R, ST, 1>(a, p0); break;
+        case 2: plane_rows<R, ST, 2>(a, p0); break;
+        case 3: plane_rows<R, ST, 3>(a, p0); break;
+        default: plane_rows<R, ST, 4>(a, p0); break;
+      }
     }
   }
   if (is_long(a.activation)) activate_row(a.activation, a.dst + a.first_p * a.q, static_cast<std::size_t>(rows * a.q));

@@ -160,6 +160,9 @@ HWY_INLINE void pixels_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
     HWY_UNROLL(12)
     for (int i = 0; i < NP; ++i) sum[i][v] = bias;
   }
+  const float* src[NP];  // copies that live in registers
+  HWY_UNROLL(12)
+  for (int i = 0; i < NP; ++i) src[i] = tile.src[i];
   const float* weights = a.weights;
   HWY_UNROLL(1)
   for (std::ptrdiff_t t = 0; t < a.tap_count; ++t, weights += NV * kLanes) {
@@ -169,7 +172,7 @@ HWY_INLINE void pixels_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
     for (int v = 0; v < NV; ++v) w[v] = hn::LoadU(d, weights + v * kLanes);
     HWY_UNROLL(12)
     for (int i = 0; i < NP; ++i) {
-      const V x = hn::Set(d, tile.src[i][offset]);
+      const V x = hn::Set(d, src[i][offset]);
       HWY_UNROLL(4)
       for (int v = 0; v < NV; ++v) sum[i][v] = hn::MulAdd(w[v], x, sum[i][v]);
     }
@@ -196,13 +199,16 @@ HWY_INLINE void lookup_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
   V sum[NP];
   HWY_UNROLL(12)
   for (int i = 0; i < NP; ++i) sum[i] = hn::LoadU(d, a.bias);
+  const float* src[NP];  // copies that live in registers
+  HWY_UNROLL(12)
+  for (int i = 0; i < NP; ++i) src[i] = tile.src[i];
   const float* weights = a.weights;
   HWY_UNROLL(1)
   for (std::ptrdiff_t t = 0; t < a.tap_count; ++t) {
     const std::ptrdiff_t offset = a.taps[t];
     V x[NP];
     HWY_UNROLL(12)
-    for (int i = 0; i < NP; ++i) x[i] = hn::LoadU(d, tile.src[i] + offset);
+    for (int i = 0; i < NP; ++i) x[i] = hn::LoadU(d, src[i] + offset);
     const std::int32_t* lookup = a.lookup;
     HWY_UNROLL(1)
     for (std::ptrdiff_t c = 0; c < a.group_c; ++c, lookup += kLanes, weights += kLanes) {

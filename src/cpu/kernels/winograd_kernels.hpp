@@ -39,7 +39,7 @@ struct WinogradTask {
   const float* src;
   float* dst;
   float* v;        ///< transformed patches: nchw [points][c][tile], nhwc [points][tile][c]
-  float* m;        ///< products: nchw [points][k of the step][tile], nhwc [points][tile][k of the step]
+  float* m;        ///< products, the points of a tile side by side
   float* staging;  ///< rows between the two halves of a transform
 };
 

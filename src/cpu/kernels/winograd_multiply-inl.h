@@ -52,10 +52,10 @@ struct PlainRows {
   HWY_INLINE void prefetch(int, std::ptrdiff_t) const {}
 };
 
-/// out[i][j] (+)= sum over c < depth of a.at(i, c) * b[c][j], j in kVectors vectors. b and out are vector-aligned.
+/// Vector (i, j) of out (+)= sum over c < depth of a.at(i, c) * vector j of b[c]. b and out are vector-aligned.
 template <int kRows, int kVectors, class A>
 HWY_INLINE void multiply_tile(A a, const float* HWY_RESTRICT b, std::ptrdiff_t b_stride, std::ptrdiff_t depth, bool add,
-                              float* HWY_RESTRICT out, std::ptrdiff_t out_stride) {
+                              float* HWY_RESTRICT out, std::ptrdiff_t out_row, std::ptrdiff_t out_vector) {
   static_assert(kRows <= 16 && kVectors <= 4);  // what the unroll pragmas cover: arrays must become registers
   const F32 d;
   Vf sum[kRows][kVectors];
@@ -80,33 +80,34 @@ HWY_INLINE void multiply_tile(A a, const float* HWY_RESTRICT b, std::ptrdiff_t b
     HWY_UNROLL(16)
     for (int i = 0; i < kRows; ++i) {
       HWY_UNROLL(4)
-      for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::Add(sum[i][j], hn::Load(d, out + i * out_stride + j * kLanes));
+      for (int j = 0; j < kVectors; ++j)
+        sum[i][j] = hn::Add(sum[i][j], hn::Load(d, out + i * out_row + j * out_vector));
     }
   }
   HWY_UNROLL(16)
   for (int i = 0; i < kRows; ++i) {
     HWY_UNROLL(4)
-    for (int j = 0; j < kVectors; ++j) hn::Store(sum[i][j], d, out + i * out_stride + j * kLanes);
+    for (int j = 0; j < kVectors; ++j) hn::Store(sum[i][j], d, out + i * out_row + j * out_vector);
   }
 }
 
 /// The same with the number of rows and vectors known only now.
 template <int kRows, int kVectors, class A>
 HWY_INLINE void multiply_edge(int rows, int vectors, A a, const float* b, std::ptrdiff_t b_stride, std::ptrdiff_t depth,
-                              bool add, float* out, std::ptrdiff_t out_stride) {
+                              bool add, float* out, std::ptrdiff_t out_row, std::ptrdiff_t out_vector) {
   if constexpr (kRows > 1) {
     if (rows < kRows) {
-      multiply_edge<kRows - 1, kVectors>(rows, vectors, a, b, b_stride, depth, add, out, out_stride);
+      multiply_edge<kRows - 1, kVectors>(rows, vectors, a, b, b_stride, depth, add, out, out_row, out_vector);
       return;
     }
   }
   if constexpr (kVectors > 1) {
     if (vectors < kVectors) {
-      multiply_edge<kRows, kVectors - 1>(rows, vectors, a, b, b_stride, depth, add, out, out_stride);
+      multiply_edge<kRows, kVectors - 1>(rows, vectors, a, b, b_stride, depth, add, out, out_row, out_vector);
       return;
     }
   }
-  multiply_tile<kRows, kVectors>(a, b, b_stride, depth, add, out, out_stride);
+  multiply_tile<kRows, kVectors>(a, b, b_stride, depth, add, out, out_row, out_vector);
 }
 
 }  // namespace convrt::cpu::HWY_NAMESPACE

@@ -1,5 +1,6 @@
 /// \file
-/// Winograd with one tile a lane, for planes in memory (nchw). v[points][c][tile], m[points][filter][tile].
+/// Winograd with one tile a lane, for planes in memory (nchw). v[points][c][tile], m[filter][vector of tiles]
+/// [points][tile]: the points of a tile side by side, since they are read together.
 
 #if defined(CONVRT_WINOGRAD_NCHW_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef CONVRT_WINOGRAD_NCHW_INL_H_
@@ -28,9 +29,7 @@ class NchwWinograd {
   static int padded(int tiles) { return (tiles + kLanes - 1) / kLanes * kLanes; }
   // One vector more than the data: neighbouring points must not fall on the same cache sets.
   static std::ptrdiff_t v_stride(int c, int tiles) { return std::ptrdiff_t{c} * padded(tiles) + kLanes; }
-  static std::ptrdiff_t m_stride(int tiles) {
-    return std::ptrdiff_t{kPanelsAtOnce} * kPanelFilters * padded(tiles) + kLanes;
-  }
+  static constexpr std::ptrdiff_t kProducts = kPoints * kPoints * kLanes;  // of one filter and kLanes tiles
 
   // Neighbouring tiles of one tile row.
   struct Segment {
@@ -163,12 +162,13 @@ class NchwWinograd {
   static void multiply_panels(const WinogradTask& task, int begin, int end) {
     const WinogradShape& s = task.shape;
     const int width = padded(task.tiles);
+    const std::ptrdiff_t row = width / kLanes;
     const int panels = (s.k + kPanelFilters - 1) / kPanelFilters;
     const std::ptrdiff_t panel_floats = std::ptrdiff_t{s.c} * kPanelFilters;
     for (int point = 0; point < kPoints * kPoints; ++point) {
       const float* weights = task.weights + (std::ptrdiff_t{point} * panels + begin) * panel_floats;
       const float* v = task.v + point * v_stride(s.c, task.tiles);
-      float* out = task.m + point * m_stride(task.tiles);
+      float* out = task.m + point * kLanes;
       for (int c = 0; c < s.c; c += kDepth) {
         const std::ptrdiff_t depth = std::min(kDepth, s.c - c);
         for (int x = 0; x < width; x += kTileVectors * kLanes) {
@@ -177,17 +177,20 @@ class NchwWinograd {
           for (int panel = begin; panel < end;) {
             const PanelRows<kPanelFilters> a = {
                 weights + (panel - begin) * panel_floats + std::ptrdiff_t{c} * kPanelFilters, panel_floats};
-            float* to = out + std::ptrdiff_t{panel - begin} * kPanelFilters * width + x;
+            float* to = out + ((panel - begin) * kPanelFilters * row + x / kLanes) * kProducts;
             // A single vector of tiles needs two panels to keep the multipliers busy.
             if (vectors == 1 && panel + 2 <= end) {
-              multiply_tile<2 * kPanelFilters, 1>(a, b, width, depth, c > 0, to, width);
+              multiply_tile<2 * kPanelFilters, 1>(a, b, width, depth, c > 0, to, row * kProducts, kProducts);
               panel += 2;
               continue;
             }
-            if (vectors == 1) multiply_tile<kPanelFilters, 1>(a, b, width, depth, c > 0, to, width);
-            if (vectors == 2) multiply_tile<kPanelFilters, 2>(a, b, width, depth, c > 0, to, width);
+            if (vectors == 1)
+              multiply_tile<kPanelFilters, 1>(a, b, width, depth, c > 0, to, row * kProducts, kProducts);
+            if (vectors == 2)
+              multiply_tile<kPanelFilters, 2>(a, b, width, depth, c > 0, to, row * kProducts, kProducts);
             if constexpr (kTileVectors == 3) {
-              if (vectors == 3) multiply_tile<kPanelFilters, 3>(a, b, width, depth, c > 0, to, width);
+              if (vectors == 3)
+                multiply_tile<kPanelFilters, 3>(a, b, width, depth, c > 0, to, row * kProducts, kProducts);
             }
             ++panel;
           }
@@ -255,14 +258,13 @@ class NchwWinograd {
                                           float bias, float* dst) {
     const F32 d;
     const WinogradShape& s = task.shape;
-    const std::ptrdiff_t point = m_stride(task.tiles);
     const bool relu = s.activation.kind == ActivationKind::relu;
     HWY_ALIGN float half[m * kPoints * kLanes];
     HWY_UNROLL(6)
     for (int j = 0; j < kPoints; ++j) {
       Vf in[kPoints], out[m];
       HWY_UNROLL(6)
-      for (int i = 0; i < kPoints; ++i) in[i] = hn::Load(d, from + (i * kPoints + j) * point);
+      for (int i = 0; i < kPoints; ++i) in[i] = hn::Load(d, from + (i * kPoints + j) * kLanes);
       T::output(in, out);
       HWY_UNROLL(4)
       for (int i = 0; i < m; ++i) hn::Store(out[i], d, half + (i * kPoints + j) * kLanes);
@@ -313,10 +315,10 @@ class NchwWinograd {
       multiply_panels(task, panel, end);
       const int k_end = std::min(end * kPanelFilters, s.k);
       for (int k = panel * kPanelFilters; k < k_end; ++k) {
-        const float* from = task.m + std::ptrdiff_t{k - panel * kPanelFilters} * width;
+        const float* from = task.m + (k - panel * kPanelFilters) * (width / kLanes) * kProducts;
         float* dst = task.dst + std::ptrdiff_t{k} * s.p * s.q;
         for (int x = 0; x < width; x += kLanes)
-          transform_output(task, places, from + x, x / kUnitTiles, task.bias[k], dst);
+          transform_output(task, places, from + x / kLanes * kProducts, x / kUnitTiles, task.bias[k], dst);
         if (late) activate_plane(task, places, dst);
       }
     }
@@ -325,7 +327,9 @@ class NchwWinograd {
   static std::size_t v_floats(int c, int tiles) {
     return static_cast<std::size_t>(kPoints * kPoints * v_stride(c, tiles));
   }
-  static std::size_t m_floats(int tiles) { return static_cast<std::size_t>(kPoints * kPoints * m_stride(tiles)); }
+  static std::size_t m_floats(int tiles) {
+    return static_cast<std::size_t>(kPanelsAtOnce * kPanelFilters * (padded(tiles) / kLanes) * kProducts);
+  }
 
  public:
   static constexpr WinogradForm form() {

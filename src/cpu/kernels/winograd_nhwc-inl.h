@@ -1,6 +1,6 @@
 /// \file
 /// Winograd with channels and filters in the lanes, for pixels in memory (nhwc). v[points][tile][c],
-/// m[points][tile][filter].
+/// m[tile][vector of filters][points][filter]: the points of a tile side by side, since they are read together.
 
 #if defined(CONVRT_WINOGRAD_NHWC_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef CONVRT_WINOGRAD_NHWC_INL_H_
@@ -30,7 +30,7 @@ class NhwcWinograd {
   // One vector more than the data: neighbouring tiles and points must not fall on the same cache sets.
   static std::ptrdiff_t v_row(int c) { return padded(c) + kLanes; }
   static std::ptrdiff_t v_stride(int c, int tiles) { return v_row(c) * tiles; }
-  static std::ptrdiff_t m_stride(int tiles) { return std::ptrdiff_t{kPanel} * tiles + kLanes; }
+  static constexpr std::ptrdiff_t kProducts = kPoints * kPoints * kLanes;  // of one tile and kLanes filters
 
   // Tile `index` of the block's task.
   struct Position {
@@ -109,27 +109,28 @@ class NhwcWinograd {
     for (int point = 0; point < kPoints * kPoints; ++point) {
       const float* weights = task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel} * kPanel);
       const float* v = task.v + point * v_stride(s.c, task.tiles);
-      float* out = task.m + point * m_stride(task.tiles);
+      float* out = task.m + point * kLanes;
       for (int c = 0; c < s.c; c += kDepth) {
         const std::ptrdiff_t depth = std::min(kDepth, s.c - c);
         const float* b = weights + c * panel_stride;
         for (int t = 0; t < task.tiles; t += kTileRows) {
           const PlainRows a = {v + t * row + c, row};
           const int rows = std::min(kTileRows, task.tiles - t);
-          float* to = out + std::ptrdiff_t{t} * kPanel;
+          float* to = out + t * kFilterVectors * kProducts;
           if (rows == kTileRows && vectors == kFilterVectors)
-            multiply_tile<kTileRows, kFilterVectors>(a, b, panel_stride, depth, c > 0, to, kPanel);
+            multiply_tile<kTileRows, kFilterVectors>(a, b, panel_stride, depth, c > 0, to, kFilterVectors * kProducts,
+                                                     kProducts);
           else
-            multiply_edge<kTileRows, kFilterVectors>(rows, vectors, a, b, panel_stride, depth, c > 0, to, kPanel);
+            multiply_edge<kTileRows, kFilterVectors>(rows, vectors, a, b, panel_stride, depth, c > 0, to,
+                                                     kFilterVectors * kProducts, kProducts);
         }
       }
     }
   }
 
   // m of one tile and kLanes filters, of which `filters` exist; `dst` is the tile's first pixel.
-  static HWY_INLINE void transform_output(const WinogradShape& s, const float* from, std::ptrdiff_t point,
-                                          const float* bias, std::ptrdiff_t filters, int rows, int columns,
-                                          float* dst) {
+  static HWY_INLINE void transform_output(const WinogradShape& s, const float* from, const float* bias,
+                                          std::ptrdiff_t filters, int rows, int columns, float* dst) {
     const F32 d;
     const bool relu = s.activation.kind == ActivationKind::relu;
     HWY_ALIGN float half[m * kPoints * kLanes];
@@ -137,7 +138,7 @@ class NhwcWinograd {
     for (int j = 0; j < kPoints; ++j) {
       Vf in[kPoints], out[m];
       HWY_UNROLL(6)
-      for (int i = 0; i < kPoints; ++i) in[i] = hn::Load(d, from + (i * kPoints + j) * point);
+      for (int i = 0; i < kPoints; ++i) in[i] = hn::Load(d, from + (i * kPoints + j) * kLanes);
       T::output(in, out);
       HWY_UNROLL(4)
       for (int i = 0; i < m; ++i) hn::Store(out[i], d, half + (i * kPoints + j) * kLanes);
@@ -172,7 +173,7 @@ class NhwcWinograd {
         const int rows = std::min(m, s.p - p), columns = std::min(m, s.q - q);
         float* dst = task.dst + ((at.n * s.p + p) * s.q + q) * s.dst_channels + k_begin;
         for (int k = 0; k < filters; k += kLanes)
-          transform_output(s, task.m + std::ptrdiff_t{t} * kPanel + k, m_stride(task.tiles), task.bias + k_begin + k,
+          transform_output(s, task.m + (t * kFilterVectors + k / kLanes) * kProducts, task.bias + k_begin + k,
                            filters - k, rows, columns, dst + k);
         if (!late) continue;
         for (int i = 0; i < rows; ++i)
@@ -186,7 +187,7 @@ class NhwcWinograd {
   static std::size_t v_floats(int c, int tiles) {
     return static_cast<std::size_t>(kPoints * kPoints * v_stride(c, tiles));
   }
-  static std::size_t m_floats(int tiles) { return static_cast<std::size_t>(kPoints * kPoints * m_stride(tiles)); }
+  static std::size_t m_floats(int tiles) { return static_cast<std::size_t>(tiles * kFilterVectors * kProducts); }
 
  public:
   static constexpr WinogradForm form() {

@@ -30,12 +30,14 @@ inline int useful_threads(double flops, int threads) {
   return static_cast<int>(std::clamp(flops / flops_per_thread, 1.0, static_cast<double>(threads)));
 }
 
+/// To start and join a team of threads.
+constexpr double kForkJoinMs = 0.004;
+
 /// Time of `flops` executed (not nominal: Winograd passes its own count) at `efficiency`, the fraction of peak that the
 /// kernel reaches, on up to `threads` threads.
 inline double predicted_ms(const CpuInfo& info, Isa isa, double flops, double efficiency, int threads) {
-  constexpr double fork_join_ms = 0.004;
   const int used = useful_threads(flops, threads);
-  return flops / (peak_gflops(info, isa) * efficiency * used * 1e6) + (used > 1 ? fork_join_ms : 0);
+  return flops / (peak_gflops(info, isa) * efficiency * used * 1e6) + (used > 1 ? kForkJoinMs : 0);
 }
 
 /// Time to move `bytes` between the cores and memory; kernels bound by it (depthwise) take the larger of the two.

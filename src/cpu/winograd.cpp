@@ -3,8 +3,8 @@
 // v and m per thread ever exist.
 //
 // Error: |dst - exact| <= kappa * 2^-24 * the largest sum |w||x| over the outputs of the tile and one pixel around it:
-// an output leaks into its tile's neighbours, also as NaN or infinity. kappa is 64 for F(4x4) and 8 for F(2x2), there 32
-// where all channels hold the same numbers, so that rounding errors add up. tests/winograd_test.cpp holds all three.
+// an output leaks into its tile's neighbours, also as NaN or infinity. kappa is 64 for F(4x4) and 8 for F(2x2), there
+// 32 where all channels hold the same numbers, so that rounding errors add up. tests/winograd_test.cpp holds all three.
 // Integers are exact under F(2x2), which adds quarters of them: 81 c max|w| max|x| < 2^22 suffices.
 #include <omp.h>
 
@@ -55,10 +55,11 @@ std::int64_t tile_count(const WinogradShape& s, int n) { return std::int64_t{n} 
 // How the work is cut: groups x blocks of tiles x ranges of weight panels, every piece on its own. Where a cut falls
 // changes no sum, so results do not depend on the number of threads.
 struct Cut {
-  std::int64_t steps = 0;   // tiles in units of WinogradForm::tile_step
-  std::int64_t blocks = 1;  // of nearly equal numbers of steps
-  int splits = 1;           // of the panels; each transforms the block's patches again
-  double cost = 0;          // of the busiest thread, in multiply-adds
+  std::int64_t steps = 0;    // tiles in units of WinogradForm::tile_step
+  std::int64_t blocks = 1;   // of nearly equal numbers of steps
+  int splits = 1;            // of the panels; each transforms the block's patches again
+  double multiply_adds = 0;  // of the busiest thread; transforms count as 15 per point and channel (measured)
+  double weights_read = 0;   // by the busiest thread, floats
 };
 
 Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles, int m, int groups, int threads) {
@@ -68,16 +69,18 @@ Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tile
   Cut best;
   for (int splits = 1; splits <= std::min(panels, threads); ++splits)
     for (const bool even : {false, true}) {
-      Cut cut = {steps, least_blocks, splits, 0};
-      if (even)
-        cut.blocks = std::min(steps, ceil_div(cut.blocks * splits * groups, threads) * threads / (splits * groups));
-      if (cut.blocks < least_blocks) continue;
-      const double block_tiles = static_cast<double>(ceil_div(steps, cut.blocks) * form.tile_step);
-      const double filters = static_cast<double>(ceil_div(panels, splits)) * form.panel;
-      // The transforms cost about as much as 15 multiply-adds per point and channel.
-      const double piece = block_tiles * core::winograd_points(m) * (s.c * filters + 15 * (s.c + filters));
-      cut.cost = piece * static_cast<double>(ceil_div(cut.blocks * splits * groups, threads));
-      if (best.cost == 0 || cut.cost < best.cost) best = cut;
+      Cut cut = {steps, least_blocks, splits, 0, 0};
+      const std::int64_t pieces_per_block = std::int64_t{splits} * groups;
+      if (even) cut.blocks = ceil_div(least_blocks * pieces_per_block, threads) * threads / pieces_per_block;
+      if (cut.blocks < least_blocks || cut.blocks > steps) continue;
+      const std::int64_t pieces = ceil_div(cut.blocks * pieces_per_block, threads);  // of the busiest thread
+      const std::int64_t padded = ceil_div(tiles, form.tile_lanes) * form.tile_lanes;
+      const auto busy_tiles = static_cast<double>(
+          std::min(ceil_div(steps * pieces, cut.blocks) * form.tile_step, padded * pieces_per_block));
+      const double filters = std::min<double>(s.k, static_cast<double>(ceil_div(panels, splits)) * form.panel);
+      cut.multiply_adds = busy_tiles * core::winograd_points(m) * (s.c * filters + 15 * (s.c + filters));
+      cut.weights_read = static_cast<double>(pieces) * core::winograd_points(m) * s.c * filters;
+      if (best.multiply_adds == 0 || cut.multiply_adds < best.multiply_adds) best = cut;
     }
   return best;
 }
@@ -96,8 +99,11 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
       variant.rows = m;
       variant.vectors = 1;
       const WinogradShape s = shape_of(desc, m);
-      const Cut cut = cut_work(form_of(desc, isa, m), s, tile_count(s, desc.n), m, desc.groups, threads);
-      variant.cost_ms = predicted_ms(info, isa, 2 * cut.cost, 0.8, 1);
+      const int team = useful_threads(desc.flops(), threads);
+      const Cut cut = cut_work(form_of(desc, isa, m), s, tile_count(s, desc.n), m, desc.groups, team);
+      variant.cost_ms = std::max(predicted_ms(info, isa, 2 * cut.multiply_adds, 0.93, 1),
+                                 memory_ms(cut.weights_read * sizeof(float) * team, team)) +
+                        (team > 1 ? kForkJoinMs : 0);
       found.push_back(std::move(variant));
     }
   }

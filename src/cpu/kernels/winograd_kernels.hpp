@@ -46,6 +46,7 @@ struct WinogradTask {
 /// The kernels of one tile size in one layout, with the sizes their caller must know.
 struct WinogradForm {
   int tile_step;    ///< blocks of a multiple of this many tiles waste nothing
+  int tile_lanes;   ///< the rest costs as much as a multiple of this many
   int panel;        ///< filters of a weight panel
   int filter_step;  ///< k is padded to a multiple of this
   std::size_t (*v_floats)(int c, int tiles);

@@ -333,8 +333,8 @@ class NchwWinograd {
 
  public:
   static constexpr WinogradForm form() {
-    return {kLanes,    kPanelFilters,         kPanelFilters,    &v_floats,
-            &m_floats, kPoints * kLineFloats, &transform_input, &multiply};
+    return {kLanes,           kLanes,   kPanelFilters, kPanelFilters, &v_floats, &m_floats, kPoints * kLineFloats,
+            &transform_input, &multiply};
   }
 };
 

@@ -191,8 +191,9 @@ class NhwcWinograd {
 
  public:
   static constexpr WinogradForm form() {
-    return {kTileRows,        kPanel,   kLanes, &v_floats, &m_floats, (kSegmentTiles * m + 2) * kPoints * kLanes,
-            &transform_input, &multiply};
+    return {
+        kTileRows,        1,        kPanel, kLanes, &v_floats, &m_floats, (kSegmentTiles * m + 2) * kPoints * kLanes,
+        &transform_input, &multiply};
   }
 };
 

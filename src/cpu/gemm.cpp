@@ -22,20 +22,89 @@ std::span<const TileSize> tiles(Isa isa) {
   return isa == Isa::avx512 || isa == Isa::neon ? std::span<const TileSize>(wide) : narrow;
 }
 
-// Share of a tile's slots that do useful work when `total` items are dealt in steps of `step`, at most `most` a tile.
-double fill(Index total, Index step) {
-  return static_cast<double>(total) / static_cast<double>(ceil_div(total, step) * step);
-}
+// Predicted clock cycles of one core, all threads' work together. The constants are measured on Zen 4
+// (bench/NOTES.md, "CPU gemm"); elsewhere they serve to order the tiles.
+class Cycles {
+ public:
+  Cycles(const Shape& s, const Variant& v, const CpuInfo& info, int lanes)
+      : s_(s),
+        rows_(v.rows),
+        vectors_(v.vectors),
+        lanes_(lanes),
+        l2_bytes_(static_cast<double>(info.l2_bytes)),
+        pipes_(peak_gflops(info, v.isa) / (peak_gflops(info, Isa::scalar) * lanes)) {}
 
-double efficiency(const Shape& s, const TileSize& tile, int lanes) {
-  const auto depth = static_cast<double>(s.r * s.s * s.group_c);
-  if (tile.channel) {
-    const double stores = s.nhwc ? 8 : 40;  // cycles per row of a tile; NCHW stores are transposed
-    return 0.95 * fill(s.group_k, lanes) * depth / (depth + stores);
+  double channel() const {
+    const Index vectors = ceil_div(s_.group_k, lanes_);
+    const Split blocks(vectors, ceil_div(vectors, vectors_)), tiles(s_.q, ceil_div(s_.q, rows_));
+    // Fourteen pixels a multiple of 4 KiB apart do not fit into one 8-way set of the L1 cache.
+    const bool conflict = rows_ > 8 && s_.nhwc && s_.stride_w * s_.c % 1024 == 0 && s_.q > 8;
+    const double depth = real_taps() * as_double(s_.group_c) * (conflict ? 1.25 : 1);
+    const double element_cycles = s_.nhwc ? 0 : 2;  // transposed stores
+    double cycles = 0;
+    for_both_sizes(blocks, [&](Index vec, Index vec_count) {
+      const double bytes = as_double(vec * lanes_) * 4, block_bytes = bytes * as_double(s_.r * s_.s * s_.group_c);
+      const double stream = bytes / (block_bytes > 0.75 * l2_bytes_ ? 14 : 16);
+      for_both_sizes(tiles, [&](Index px, Index px_count) {
+        const double tile =
+            150 + 15 * as_double(s_.r * s_.s) + as_double(px * vec) * (4 + as_double(lanes_) * element_cycles);
+        cycles += as_double(vec_count * px_count) * (depth * std::max(step(px, vec), stream) + tile);
+      });
+    });
+    return cycles * as_double(s_.groups * s_.n * s_.p);
   }
-  // Packing costs about 6 cycles for a vector that group_k multiply-adds use.
-  const auto k = static_cast<double>(s.group_k);
-  return 0.95 * fill(s.p * s.q, lanes) * k / (k + 6) * depth / (depth + 8);
+
+  double pixel() const {
+    const Index taps = s_.r * s_.s, pixels = s_.p * s_.q, vectors = ceil_div(pixels, lanes_);
+    const Split blocks(s_.group_k, ceil_div(s_.group_k, rows_));
+    const double depth = as_double(taps * s_.group_c), panels = as_double(ceil_div(vectors, vectors_));
+    const double pieces = as_double(vectors_ * lanes_) / as_double(s_.q) + 1;  // of destination rows in a panel
+    const bool in_place = reads_in_place(s_);
+    double cycles = in_place ? 0 : depth * as_double(vectors) * 4 + panels * as_double(taps) * pieces * 40;
+    for_both_sizes(blocks, [&](Index rows, Index count) {
+      const double per_vector = step(rows, vectors_) / as_double(vectors_) * (in_place ? 1.04 : 1.08);
+      cycles += as_double(count) * (as_double(vectors) * (depth * per_vector + 4 * as_double(rows)) + panels * 80);
+    });
+    return cycles * as_double(s_.groups * s_.n);
+  }
+
+ private:
+  static double as_double(Index i) { return static_cast<double>(i); }
+
+  static void for_both_sizes(const Split& split, auto visit) {
+    if (split.extra > 0) visit(split.size + 1, split.extra);
+    if (split.size > 0) visit(split.size, split.parts - split.extra);
+  }
+
+  // One step of the reduction of a register tile: bound by multiply-adds or by loads.
+  double step(Index rows, Index vectors) const {
+    const double loads = pipes_ > 1 ? as_double(rows + vectors) / 2 : as_double(rows) / 2 + as_double(vectors);
+    return std::max(as_double(rows * vectors) / pipes_, loads) + 0.1 * as_double(rows);
+  }
+
+  // Taps of an average pixel that do not fall into the padding.
+  double real_taps() const {
+    Index down = 0, across = 0;
+    for (Index p = 0; p < s_.p; ++p) down += std::max<Index>(0, s_.filter_rows(p).last - s_.filter_rows(p).first);
+    for (Index s = 0; s < s_.s; ++s) {
+      const Index w = s * s_.dilation_w - s_.pad_left;
+      across += std::max<Index>(
+          0, std::min(s_.q, ceil_div(s_.w - w, s_.stride_w)) - std::max<Index>(0, ceil_div(-w, s_.stride_w)));
+    }
+    return as_double(down) / as_double(s_.p) * as_double(across) / as_double(s_.q);
+  }
+
+  const Shape& s_;
+  Index rows_, vectors_, lanes_;
+  double l2_bytes_, pipes_;
+};
+
+double cost_ms(const Conv2dDesc& desc, const Shape& shape, const Variant& v, const CpuInfo& info, int threads) {
+  const int lanes = gemm_kernels(v.isa)->lanes;
+  const Cycles model(shape, v, info, lanes);
+  const double cycles = is_channel(v) ? model.channel() : model.pixel();
+  const double flops_per_cycle = 2 * peak_gflops(info, v.isa) / peak_gflops(info, Isa::scalar);
+  return predicted_ms(info, v.isa, desc.flops(), desc.flops() / (cycles * flops_per_cycle), threads);
 }
 
 std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int threads) {
@@ -43,14 +112,13 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
   const bool empty = desc.n == 0;
   const Shape shape(desc);
   for (const Isa isa : info.isas) {
-    const GemmKernels* kernels = gemm_kernels(isa);
-    if (kernels == nullptr) continue;
+    if (gemm_kernels(isa) == nullptr) continue;
     for (const TileSize& tile : tiles(isa)) {
       if (shape.nhwc && !tile.channel) continue;
       Variant v = {std::string("cpu.gemm.") + to_string(isa) + "." + std::to_string(tile.rows) + "x" +
                        std::to_string(tile.vectors) + (tile.channel ? "k" : ""),
                    isa, tile.rows, tile.vectors, 0};
-      if (!empty) v.cost_ms = predicted_ms(info, isa, desc.flops(), efficiency(shape, tile, kernels->lanes), threads);
+      if (!empty) v.cost_ms = cost_ms(desc, shape, v, info, threads);
       found.push_back(std::move(v));
     }
   }

@@ -22,10 +22,12 @@ struct Blocking {
         depth(s.r * s.s * s.group_c),
         panel_depth(std::min(depth, kPanelFloats / panel_step)),
         blocks(s.group_k, ceil_div(s.group_k, v.rows)),
-        panels(ceil_div(s.p * s.q, panel_pixels)) {}
+        panels(ceil_div(s.p * s.q, panel_pixels)),
+        in_place(reads_in_place(s)) {}
   Index lanes, panel_pixels, panel_step, depth, panel_depth;
   Split blocks;  // of the filters of a group
   Index panels;
+  bool in_place;  // the planes of the source serve as im2col rows
 };
 
 // One panel: `count` pixels from `pixel` on in the flattened P x Q plane of image n, group g.
@@ -102,21 +104,33 @@ class PixelGemm {
     const Index row_depth = shape_.s * shape_.group_c;
     const Index begin = std::min(top.first, bottom.first) * row_depth;
     const Index end = std::max(begin, std::max(top.last, bottom.last) * row_depth);
+    // Only a panel of whole vectors: the last row of the source ends where the buffer does.
+    if (blocking_.in_place && panel.count % blocking_.lanes == 0) {
+      const float* rows = run_.src + (panel.n * shape_.c + panel.g * shape_.group_c) * shape_.w + panel.pixel;
+      for (Index block = first; block < last; ++block)
+        multiply(panel, block, begin, end, true, true, {rows, shape_.w}, scratch);
+      return;
+    }
     Index at = begin;
     do {
       const Index chunk_end = std::min(end, at + blocking_.panel_depth);
       pack_panel(run_, shape_, blocking_, kernels_, panel, at, chunk_end, scratch);
       for (Index block = first; block < last; ++block)
-        multiply(panel, block, at, chunk_end, at == begin, chunk_end == end, scratch);
+        multiply(panel, block, at, chunk_end, at == begin, chunk_end == end, {scratch, blocking_.panel_step}, scratch);
       at = chunk_end;
     } while (at < end);
   }
 
-  void multiply(const Panel& panel, Index block, Index begin, Index end, bool is_first, bool is_last,
+  struct Rows {
+    const float* first;
+    Index step;
+  };
+
+  void multiply(const Panel& panel, Index block, Index begin, Index end, bool is_first, bool is_last, Rows im2col,
                 float* scratch) const {
     const Index rows = blocking_.blocks.count(block);
-    const Index k = panel.g * shape_.group_k + blocking_.blocks.begin(block),
-                vectors = ceil_div(panel.count, blocking_.lanes);
+    const Index k = panel.g * shape_.group_k + blocking_.blocks.begin(block);
+    const Index vectors = ceil_div(panel.count, blocking_.lanes);
     const Index out_step = shape_.p * shape_.q;
     float* out = run_.dst + (panel.n * shape_.k + k) * out_step + panel.pixel;
 
@@ -127,8 +141,8 @@ class PixelGemm {
       for (Index m = 0; m < rows; ++m) std::copy_n(out + m * out_step, panel.count, tile + m * tile_step);
     const Finish finish = is_last ? finish_ : Finish({});
     kernels_.pixel[rows][vectors]({run_.weights + k * blocking_.depth + begin * rows,
-                                   scratch,
-                                   blocking_.panel_step,
+                                   im2col.first,
+                                   im2col.step,
                                    end - begin,
                                    tile,
                                    tile_step,

@@ -50,6 +50,7 @@ struct Shape {
     if (r * s != 1 || stride_h * stride_w != 1 || p != h || q != w || pad_top + pad_left != 0) return;
     const Index rows = nhwc ? n * h : h;
     if (nhwc) n = 1;
+    dense = true;
     w *= rows;
     q = w;
     h = p = 1;
@@ -65,7 +66,7 @@ struct Shape {
     return {std::max<Index>(0, ceil_div(-at, dilation_h)), std::min(r, ceil_div(h - at, dilation_h))};
   }
 
-  bool nhwc;
+  bool nhwc, dense = false;
   Index n, c, h, w, k, r, s, p, q, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
   Index groups, group_c, group_k;
 };
@@ -83,6 +84,10 @@ struct Finish {
 
 /// A tile of zeros: the bias of a partial sum.
 alignas(64) inline constexpr float kZeros[kMaxTileVectors * 16] = {};
+
+/// A dense 1x1 convolution has no im2col: the planes of the source are its rows. Packing them still pays where many
+/// filters reuse a panel, and where planes a multiple of 2 KiB apart fall into few sets of the L1 cache.
+inline bool reads_in_place(const Shape& s) { return s.dense && s.group_k <= 512 && s.w % 512 != 0; }
 
 /// Lanes along pixels, NCHW: weights [group][block of rows][R][S][C/groups][row]; one im2col panel per thread.
 AlignedFloats pack_pixel(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads);

@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <functional>
 #include <mutex>
 #include <utility>
 
 #include "core/access.hpp"
 #include "core/fail.hpp"
+#include "core/overlap.hpp"
 #include "core/ticket.hpp"
 #include "core/worker.hpp"
 
@@ -86,11 +86,6 @@ void check_chain(const std::vector<Conv2dPlan>& chain, int depth) {
       fail(ErrorCode::invalid_argument, "Executor: only the last plan of a chain may accumulate, found it in plan ",
            i - 1, " (", from.str(), ")");
   }
-}
-
-bool overlap(std::span<const float> a, std::span<const float> b) {
-  const std::less<const float*> before;  // orders unrelated pointers, which < does not
-  return !a.empty() && !b.empty() && before(a.data(), b.data() + b.size()) && before(b.data(), a.data() + a.size());
 }
 
 }  // namespace

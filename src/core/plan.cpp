@@ -1,6 +1,5 @@
 #include "convrt/plan.hpp"
 
-#include <functional>
 #include <utility>
 
 #include "core/access.hpp"
@@ -8,6 +7,7 @@
 #include "core/fail.hpp"
 #include "core/history.hpp"
 #include "core/log.hpp"
+#include "core/overlap.hpp"
 #include "core/select.hpp"
 #include "core/validate.hpp"
 
@@ -63,9 +63,7 @@ RunStats Conv2dPlan::run(std::span<const float> src, std::span<float> dst) const
   expect_length(desc(), "src", desc().src_size(), src.size());
   expect_length(desc(), "dst", desc().dst_size(), dst.size());
   if (dst.empty()) return {};
-  // std::less orders unrelated pointers, which < does not.
-  const std::less<const float*> before;
-  if (before(src.data(), dst.data() + dst.size()) && before(dst.data(), src.data() + src.size()))
+  if (core::overlap(src, dst))
     core::fail(ErrorCode::invalid_argument, "convolution ", desc().str(), ": src and dst must not overlap");
   const Impl& self = *impl_;
   const RunStats stats = self.validation ? self.validation->run(*self.prepared, desc(), self.kernel, src, dst)

@@ -1,0 +1,363 @@
+// One thread per device computes its part; a coordinator deals out the parts, one run at a time.
+#include "convrt/multi_device.hpp"
+
+#include <algorithm>
+#include <condition_variable>
+#include <limits>
+#include <map>
+#include <mutex>
+#include <numeric>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "core/access.hpp"
+#include "core/fail.hpp"
+#include "core/log.hpp"
+#include "core/overlap.hpp"
+#include "core/select.hpp"
+#include "core/split.hpp"
+#include "core/ticket.hpp"
+#include "core/worker.hpp"
+
+namespace convrt {
+namespace core {
+namespace {
+
+constexpr double kWorthwhileGain = 0.03;  // a CPU that adds less than this stays with the copies it does anyway
+constexpr double kRebalance = 1.08;       // new plans cost time: only for a predicted gain above this
+constexpr double kCoarse = 1.15;          // an axis is too small where rounding to whole elements costs more than this
+
+/// What all parts are cut from. Weights stay at hand: a part of other filters or rows needs a plan of its own.
+struct Whole {
+  Conv2dDesc desc;
+  std::vector<float> weights, bias;
+  PlanOptions options;
+};
+
+/// One device with what it needs to compute parts. Used by its own thread, and between runs by the coordinator.
+class Lane {
+ public:
+  Lane(Device device, const Whole& whole) : device_(std::move(device)), whole_(whole) {}
+
+  const std::string& id() const { return device_.info().id; }
+  bool is_cpu() const { return Access::backend(device_)->family() == "cpu"; }
+
+  /// Whether a kernel of this name would be this device's.
+  bool named(const std::string& kernel) const { return names(Access::backend(device_)->family(), kernel); }
+
+  /// Makes the plan that parts derive from and times one image of it.
+  void calibrate() {
+    PlanOptions options = whole_.options;
+    if (!named(options.kernel)) options.kernel.clear();
+    base_.emplace(device_, whole_.desc, whole_.weights, whole_.bias, options);
+    const Conv2dPlan image = base_->reshaped(1, whole_.desc.h, whole_.desc.w);
+    src_.assign(image.desc().src_size(), 0);
+    dst_.assign(image.desc().dst_size(), 0);
+    double best_ms = std::numeric_limits<double>::infinity();
+    for (int i = 0; i < 3; ++i) {
+      const auto start = Clock::now();
+      image.run(src_, dst_);
+      best_ms = std::min(best_ms, milliseconds(Clock::now() - start));
+    }
+    gflops = image.desc().flops() / std::max(best_ms, 1e-6) * 1e-6;
+  }
+
+  /// Computes `part` of src into its place in dst. dst is touched only if that succeeds, or may be overwritten later.
+  RunStats compute(const Part& part, std::span<const float> src, std::span<float> dst) {
+    const Conv2dPlan& plan = plan_for(part);
+    const auto start = Clock::now();
+    const Box from = src_box(whole_.desc, part), to = dst_box(whole_.desc, part);
+    const std::span<const float> in =
+        from.blocks == 1 ? src.subspan(from.offset, from.length) : gather(src, from, src_);
+    // Where the kernel adds to dst, a failure half-way must leave it as it was for whoever takes over.
+    const bool staged = to.blocks != 1 || whole_.desc.accumulate;
+    const std::span<float> out = staged ? gather(dst, to, dst_) : dst.subspan(to.offset, to.length);
+    RunStats stats = plan.run(in, out);
+    if (staged)
+      for (std::size_t i = 0; i < to.blocks; ++i)
+        std::copy_n(out.begin() + static_cast<std::ptrdiff_t>(i * to.length), to.length,
+                    dst.begin() + static_cast<std::ptrdiff_t>(to.offset + i * to.stride));
+    stats.total_ms = milliseconds(Clock::now() - start);
+    return stats;
+  }
+
+  double gflops = 0;  ///< measured; 0 before the first success
+  bool alive = true;
+  double fraction = 0;  ///< of the latest run
+  Worker worker;
+
+ private:
+  static std::span<float> gather(std::span<const float> whole, const Box& box, std::vector<float>& into) {
+    into.resize(box.size());
+    for (std::size_t i = 0; i < box.blocks; ++i)
+      std::copy_n(whole.begin() + static_cast<std::ptrdiff_t>(box.offset + i * box.stride), box.length,
+                  into.begin() + static_cast<std::ptrdiff_t>(i * box.length));
+    return into;
+  }
+
+  const Conv2dPlan& plan_for(Part part) {
+    if (part.axis == Axis::n) part = {Axis::n, 0, part.size()};
+    if (const auto found = plans_.find(part); found != plans_.end()) return found->second;
+    if (plans_.size() >= 8) plans_.clear();  // shares have wandered
+    return plans_.emplace(part, make_plan(part)).first->second;
+  }
+
+  Conv2dPlan make_plan(const Part& part) const {
+    const Conv2dDesc& whole = whole_.desc;
+    const Conv2dDesc desc = part_desc(whole, part);
+    if (part.axis == Axis::n) return base_->reshaped(desc.n, desc.h, desc.w);
+    std::span<const float> weights = whole_.weights, bias = whole_.bias;
+    if (part.axis == Axis::k) {
+      const std::size_t filter = whole_.weights.size() / static_cast<std::size_t>(whole.k);
+      weights = weights.subspan(filter * static_cast<std::size_t>(part.begin), desc.weights_size());
+      if (!bias.empty()) bias = bias.subspan(static_cast<std::size_t>(part.begin), static_cast<std::size_t>(desc.k));
+    }
+    // The kernel that the whole problem got, where it can do the part; tuning for a passing share would not pay.
+    PlanOptions options = whole_.options;
+    options.tune = options.tune == Tune::off ? Tune::off : Tune::cached;
+    const std::vector<std::string> able = device_.kernels(desc);
+    options.kernel = std::find(able.begin(), able.end(), base_->kernel()) != able.end() ? base_->kernel() : "";
+    return {device_, desc, weights, bias, options};
+  }
+
+  const Device device_;
+  const Whole& whole_;
+  std::optional<Conv2dPlan> base_;
+  std::map<Part, Conv2dPlan> plans_;
+  std::vector<float> src_, dst_;
+};
+
+}  // namespace
+
+class MultiDeviceState {
+ public:
+  MultiDeviceState(const std::vector<Device>& devices, Whole whole);
+  ~MultiDeviceState() {
+    const std::scoped_lock lock(mutex_);
+    stopping_ = true;
+  }
+  Ticket submit(std::span<const float> src, std::span<float> dst);
+  std::vector<Share> shares() const;
+
+ private:
+  struct Job {
+    Lane* lane;
+    Part part;
+    RunStats stats = {};
+    std::optional<Error> error = {};
+  };
+  void execute(TicketState& ticket, std::span<const float> src, std::span<float> dst) noexcept;
+  RunStats run(std::span<const float> src, std::span<float> dst);
+  std::vector<double> rates() const;
+  std::vector<Part> deal(const std::vector<double>& rates);
+  template <class Work>
+  static void on_every_lane(std::vector<Job>& jobs, const Work& work);
+  bool drop_failed(const std::vector<Job>& jobs, const char* during);
+
+  const Whole whole_;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<Part> parts_;  ///< of the latest run, one per lane
+  std::optional<Error> last_error_;
+  mutable std::mutex mutex_;  ///< guards stopping_, and what shares() reads of the lanes
+  bool stopping_ = false;
+  Worker coordinator_;  ///< last: its thread ends before what it uses goes
+};
+
+MultiDeviceState::MultiDeviceState(const std::vector<Device>& devices, Whole whole) : whole_(std::move(whole)) {
+  std::set<const Backend*> seen;
+  if (devices.empty()) fail(ErrorCode::invalid_argument, "MultiDevicePlan: expected at least one device, found none");
+  std::vector<Job> jobs;
+  for (const Device& device : devices) {
+    if (!seen.insert(Access::backend(device).get()).second)
+      fail(ErrorCode::invalid_argument, "MultiDevicePlan: device ", device.info().id, " is listed twice");
+    lanes_.push_back(std::make_unique<Lane>(device, whole_));
+    jobs.push_back({lanes_.back().get(), {}});
+  }
+  const std::string& kernel = whole_.options.kernel;
+  if (!kernel.empty() && std::none_of(lanes_.begin(), lanes_.end(), [&](auto& lane) { return lane->named(kernel); }))
+    fail(ErrorCode::invalid_argument, "MultiDevicePlan: PlanOptions::kernel \"", kernel, "\" names no kernel of ",
+         lanes_.size() == 1 ? "device " : "any listed device, the first being ", lanes_[0]->id());
+  // All at once, as in use: devices that share cores or a bus slow each other down.
+  on_every_lane(jobs, [](Job& job) {
+    job.lane->calibrate();
+    return RunStats{};
+  });
+  for (const Job& job : jobs)
+    if (job.error && job.error->code() == ErrorCode::invalid_argument) throw Error(*job.error);
+  if (!drop_failed(jobs, "being prepared")) throw Error(*last_error_);
+}
+
+Ticket MultiDeviceState::submit(std::span<const float> src, std::span<float> dst) {
+  const Conv2dDesc& d = whole_.desc;
+  if (src.size() != d.src_size() || dst.size() != d.dst_size())
+    fail(ErrorCode::invalid_argument, "MultiDevicePlan: ", d.str(), " expects ", d.src_size(), " floats in src and ",
+         d.dst_size(), " in dst, found ", src.size(), " and ", dst.size());
+  if (overlap(src, dst)) fail(ErrorCode::invalid_argument, "MultiDevicePlan: src and dst must not overlap");
+  auto ticket = std::make_shared<TicketState>(dst);
+  coordinator_.post([this, ticket, src, dst] { execute(*ticket, src, dst); });
+  return Access::ticket(std::move(ticket));
+}
+
+void MultiDeviceState::execute(TicketState& ticket, std::span<const float> src, std::span<float> dst) noexcept {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (stopping_) return ticket.fail({ErrorCode::cancelled, "the plan was destroyed before this submission started"});
+  }
+  try {
+    ticket.succeed(dst.empty() ? RunStats{} : run(src, dst));
+  } catch (...) {
+    ticket.fail(as_error(std::current_exception()));
+  }
+}
+
+RunStats MultiDeviceState::run(std::span<const float> src, std::span<float> dst) {
+  if (std::none_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->alive; }))
+    fail(last_error_->code(), "every device of ", whole_.desc.str(), " has dropped out, the last with: ",
+         last_error_->what());
+  parts_ = deal(rates());
+  std::vector<Job> open;
+  for (std::size_t i = 0; i < lanes_.size(); ++i)
+    if (parts_[i].size() > 0) open.push_back({lanes_[i].get(), parts_[i]});
+  const double whole_size = axis_size(whole_.desc, parts_[0].axis);
+  const double element_gflop = whole_.desc.flops() / whole_size * 1e-9;
+  std::map<const Lane*, double> done;  // elements of the axis
+  RunStats total;
+  while (!open.empty()) {
+    on_every_lane(open, [&](Job& job) { return job.lane->compute(job.part, src, dst); });
+    std::vector<Part> again;
+    for (const Job& job : open) {
+      if (job.error) {
+        again.push_back(job.part);
+        continue;
+      }
+      total.device_ms = std::max(total.device_ms, job.stats.device_ms);
+      done[job.lane] += job.part.size();
+      const double gflops = job.part.size() * element_gflop / std::max(job.stats.total_ms, 1e-6) * 1e3;
+      const std::scoped_lock lock(mutex_);
+      job.lane->gflops = job.lane->gflops == 0 ? gflops : (job.lane->gflops + gflops) / 2;
+    }
+    if (!drop_failed(open, "computing")) throw Error(*last_error_);
+    open.clear();
+    for (const Part& part : again) {
+      const std::vector<Part> pieces = cut(part, rates());
+      for (std::size_t i = 0; i < lanes_.size(); ++i)
+        if (pieces[i].size() > 0) open.push_back({lanes_[i].get(), pieces[i]});
+    }
+  }
+  const std::scoped_lock lock(mutex_);
+  for (const auto& lane : lanes_) lane->fraction = done[lane.get()] / whole_size;
+  return total;
+}
+
+// Measured rates; 0 for what is gone, and for a CPU that would add too little.
+std::vector<double> MultiDeviceState::rates() const {
+  std::vector<double> rates;
+  double others = 0;
+  for (const auto& lane : lanes_) {
+    rates.push_back(lane->alive ? lane->gflops : 0);
+    if (!lane->is_cpu()) others += rates.back();
+  }
+  for (std::size_t i = 0; i < lanes_.size(); ++i)
+    if (lanes_[i]->is_cpu() && others > 0 && rates[i] < kWorthwhileGain * others) rates[i] = 0;
+  return rates;
+}
+
+std::vector<Part> MultiDeviceState::deal(const std::vector<double>& rates) {
+  const Conv2dDesc& d = whole_.desc;
+  const double sum = std::accumulate(rates.begin(), rates.end(), 0.0);
+  std::vector<Part> best;
+  double best_cost = std::numeric_limits<double>::infinity();
+  for (const Axis axis : {Axis::n, Axis::k, Axis::p}) {
+    if (!can_split(d, axis)) continue;
+    const int size = axis_size(d, axis);
+    std::vector<Part> parts = cut({axis, 0, size}, rates);
+    // Relative to perfect division; the first axis that is near enough copies least.
+    const double cost = makespan(parts, rates) * sum / size;
+    if (best_cost > kCoarse && cost < best_cost) {
+      best = std::move(parts);
+      best_cost = cost;
+    }
+  }
+  const bool usable = parts_.size() == best.size() && parts_[0].axis == best[0].axis;
+  const double size = axis_size(d, best[0].axis);
+  if (usable && makespan(parts_, rates) * sum / size <= kRebalance * best_cost) return parts_;
+  return best;
+}
+
+template <class Work>
+void MultiDeviceState::on_every_lane(std::vector<Job>& jobs, const Work& work) {
+  std::mutex mutex;
+  std::condition_variable finished;
+  std::size_t open = jobs.size();
+  const auto settle = [&](Job& job) {
+    try {
+      job.stats = work(job);
+    } catch (...) {
+      job.error.emplace(as_error(std::current_exception()));
+    }
+    const std::scoped_lock lock(mutex);
+    --open;
+    finished.notify_one();
+  };
+  for (Job& job : jobs) {
+    try {
+      job.lane->worker.post([&settle, &job] { settle(job); });
+    } catch (...) {  // no thread to be had: this one does it
+      settle(job);
+    }
+  }
+  std::unique_lock lock(mutex);
+  finished.wait(lock, [&] { return open == 0; });
+}
+
+// Devices that failed drop out; false if none is left.
+bool MultiDeviceState::drop_failed(const std::vector<Job>& jobs, const char* during) {
+  for (const Job& job : jobs) {
+    if (!job.error) continue;
+    last_error_.emplace(*job.error);
+    job.lane->alive = false;
+    log(LogLevel::warning, "device ", job.lane->id(), " drops out of ", whole_.desc.str(), ", it failed ", during, ": ",
+        job.error->what());
+  }
+  return std::any_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->alive; });
+}
+
+std::vector<Share> MultiDeviceState::shares() const {
+  const std::scoped_lock lock(mutex_);
+  std::vector<Share> shares;
+  for (const auto& lane : lanes_) shares.push_back({lane->id(), lane->fraction, lane->gflops});
+  return shares;
+}
+
+namespace {
+
+MultiDeviceState& valid(const std::unique_ptr<MultiDeviceState>& state) {
+  if (!state) fail(ErrorCode::invalid_argument, "this MultiDevicePlan was moved from");
+  return *state;
+}
+
+}  // namespace
+}  // namespace core
+
+MultiDevicePlan::MultiDevicePlan(std::vector<Device> devices, const Conv2dDesc& desc, std::span<const float> weights,
+                                 std::span<const float> bias, const PlanOptions& options) {
+  desc.validate();
+  if (weights.size() != desc.weights_size() || (!bias.empty() && bias.size() != static_cast<std::size_t>(desc.k)))
+    core::fail(ErrorCode::invalid_argument, "MultiDevicePlan: ", desc.str(), " expects ", desc.weights_size(),
+               " floats in weights (KCRS) and ", desc.k, " or none in bias, found ", weights.size(), " and ",
+               bias.size());
+  state_ = std::make_unique<core::MultiDeviceState>(
+      devices, core::Whole{desc, {weights.begin(), weights.end()}, {bias.begin(), bias.end()}, options});
+}
+MultiDevicePlan::MultiDevicePlan(MultiDevicePlan&&) noexcept = default;
+MultiDevicePlan& MultiDevicePlan::operator=(MultiDevicePlan&&) noexcept = default;
+MultiDevicePlan::~MultiDevicePlan() = default;
+
+RunStats MultiDevicePlan::run(std::span<const float> src, std::span<float> dst) { return submit(src, dst).wait(); }
+Ticket MultiDevicePlan::submit(std::span<const float> src, std::span<float> dst) {
+  return core::valid(state_).submit(src, dst);
+}
+std::vector<Share> MultiDevicePlan::shares() const { return core::valid(state_).shares(); }
+
+}  // namespace convrt

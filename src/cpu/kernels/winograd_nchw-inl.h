@@ -13,6 +13,7 @@
 #include <cstddef>
 
 #include "cpu/kernels/activation-inl.h"
+#include "cpu/kernels/rows-inl.h"
 #include "cpu/kernels/winograd_kernels.hpp"
 #include "cpu/kernels/winograd_multiply-inl.h"
 #include "cpu/kernels/winograd_tile-inl.h"
@@ -110,7 +111,7 @@ class NchwWinograd {
       for (int x = 0; x < count; x += kLanes) {
         Vf in[kPoints], out[kPoints];
         HWY_UNROLL(6)
-        for (int r = 0; r < kPoints; ++r) in[r] = load_first(row[r] + x * step[r], count - x);
+        for (int r = 0; r < kPoints; ++r) in[r] = load_first(d, row[r] + x * step[r], count - x);
         T::input(in, out);
         HWY_UNROLL(6)
         for (int r = 0; r < kPoints; ++r) hn::StoreU(out[r], d, to + r * lines.length + x);
@@ -231,21 +232,20 @@ class NchwWinograd {
   }
 
   // Row i of a unit in pieces, one a tile.
-  static HWY_INLINE void store_pieces(const Place* tile, int i, std::ptrdiff_t q, bool accumulate, bool relu, Vf v,
-                                      float* dst) {
+  static HWY_INLINE void store_pieces(const WinogradShape& s, const Place* tile, int i, Vf v, float* dst) {
     const F32 d;
     HWY_ALIGN float piece[kLanes] = {};
-    if (accumulate) {
+    if (s.accumulate) {
       for (int t = 0; t < kUnitTiles; ++t)
         if (i < tile[t].rows)
-          for (int x = 0; x < tile[t].columns; ++x) piece[t * m + x] = dst[tile[t].offset + i * q + x];
+          for (int x = 0; x < tile[t].columns; ++x)
+            piece[t * m + x] = dst[tile[t].offset + std::ptrdiff_t{i} * s.q + x];
       v = hn::Add(v, hn::Load(d, piece));
     }
-    if (relu) v = hn::IfThenZeroElse(hn::Le(v, hn::Zero(d)), v);
-    hn::Store(v, d, piece);
+    hn::Store(activate_short(d, s.activation, v), d, piece);
     for (int t = 0; t < kUnitTiles; ++t) {
       if (i >= tile[t].rows) continue;
-      float* to = dst + tile[t].offset + i * q;
+      float* to = dst + tile[t].offset + std::ptrdiff_t{i} * s.q;
       if (tile[t].columns == m)
         std::copy_n(piece + t * m, m, to);
       else
@@ -258,7 +258,6 @@ class NchwWinograd {
                                           float bias, float* dst) {
     const F32 d;
     const WinogradShape& s = task.shape;
-    const bool relu = s.activation.kind == ActivationKind::relu;
     HWY_ALIGN float half[m * kPoints * kLanes];
     HWY_UNROLL(6)
     for (int j = 0; j < kPoints; ++j) {
@@ -280,12 +279,11 @@ class NchwWinograd {
         const Place* tile = places.tile + (unit + u) * kUnitTiles;
         Vf v = hn::Add(units[u], hn::Set(d, bias));
         if (!places.whole[unit + u]) {
-          store_pieces(tile, i, s.q, s.accumulate, relu, v, dst);
+          store_pieces(s, tile, i, v, dst);
         } else if (i < tile->rows) {
           float* to = dst + tile->offset + std::ptrdiff_t{i} * s.q;
           if (s.accumulate) v = hn::Add(v, hn::LoadU(d, to));
-          if (relu) v = hn::IfThenZeroElse(hn::Le(v, hn::Zero(d)), v);
-          hn::StoreU(v, d, to);
+          hn::StoreU(activate_short(d, s.activation, v), d, to);
         }
       }
     }
@@ -309,7 +307,6 @@ class NchwWinograd {
     const WinogradShape& s = task.shape;
     const Places places = plan_places(task);
     const int width = padded(task.tiles);
-    const bool late = s.activation.kind != ActivationKind::none && s.activation.kind != ActivationKind::relu;
     for (int panel = task.panel_begin; panel < task.panel_end; panel += kPanelsAtOnce) {
       const int end = std::min(panel + kPanelsAtOnce, task.panel_end);
       multiply_panels(task, panel, end);
@@ -319,7 +316,7 @@ class NchwWinograd {
         float* dst = task.dst + std::ptrdiff_t{k} * s.p * s.q;
         for (int x = 0; x < width; x += kLanes)
           transform_output(task, places, from + x / kLanes * kProducts, x / kUnitTiles, task.bias[k], dst);
-        if (late) activate_plane(task, places, dst);
+        if (is_long(s.activation)) activate_plane(task, places, dst);
       }
     }
   }

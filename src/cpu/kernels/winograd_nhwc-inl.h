@@ -13,6 +13,7 @@
 #include <cstddef>
 
 #include "cpu/kernels/activation-inl.h"
+#include "cpu/kernels/rows-inl.h"
 #include "cpu/kernels/winograd_kernels.hpp"
 #include "cpu/kernels/winograd_multiply-inl.h"
 #include "cpu/kernels/winograd_tile-inl.h"
@@ -58,7 +59,7 @@ class NhwcWinograd {
       }
       Vf in[kPoints], out[kPoints];
       HWY_UNROLL(6)
-      for (int r = 0; r < kPoints; ++r) in[r] = load_first(row[r] + w * step[r], channels);
+      for (int r = 0; r < kPoints; ++r) in[r] = load_first(d, row[r] + w * step[r], channels);
       T::input(in, out);
       HWY_UNROLL(6)
       for (int r = 0; r < kPoints; ++r) hn::Store(out[r], d, to + r * kLanes);
@@ -132,7 +133,6 @@ class NhwcWinograd {
   static HWY_INLINE void transform_output(const WinogradShape& s, const float* from, const float* bias,
                                           std::ptrdiff_t filters, int rows, int columns, float* dst) {
     const F32 d;
-    const bool relu = s.activation.kind == ActivationKind::relu;
     HWY_ALIGN float half[m * kPoints * kLanes];
     HWY_UNROLL(6)
     for (int j = 0; j < kPoints; ++j) {
@@ -143,7 +143,7 @@ class NhwcWinograd {
       HWY_UNROLL(4)
       for (int i = 0; i < m; ++i) hn::Store(out[i], d, half + (i * kPoints + j) * kLanes);
     }
-    const Vf offset = load_first(bias, filters);
+    const Vf offset = load_first(d, bias, filters);
     for (int i = 0; i < rows; ++i) {
       Vf in[kPoints], out[m];
       HWY_UNROLL(6)
@@ -153,17 +153,13 @@ class NhwcWinograd {
       for (int j = 0; j < m; ++j) {
         if (j >= columns) continue;
         float* to = dst + (std::ptrdiff_t{i} * s.q + j) * s.dst_channels;
-        Vf v = hn::Add(out[j], offset);
-        if (s.accumulate) v = hn::Add(v, load_first(to, filters));
-        if (relu) v = hn::IfThenZeroElse(hn::Le(v, hn::Zero(d)), v);
-        store_first(v, to, filters);
+        finish(d, hn::Add(out[j], offset), s.accumulate, s.activation, to, filters);
       }
     }
   }
 
   static void multiply(const WinogradTask& task) {
     const WinogradShape& s = task.shape;
-    const bool late = s.activation.kind != ActivationKind::none && s.activation.kind != ActivationKind::relu;
     for (int panel = task.panel_begin; panel < task.panel_end; ++panel) {
       const int k_begin = panel * kPanel, filters = std::min(kPanel, s.k - k_begin);
       multiply_panel(task, panel, static_cast<int>(padded(filters) / kLanes));
@@ -175,7 +171,7 @@ class NhwcWinograd {
         for (int k = 0; k < filters; k += kLanes)
           transform_output(s, task.m + (t * kFilterVectors + k / kLanes) * kProducts, task.bias + k_begin + k,
                            filters - k, rows, columns, dst + k);
-        if (!late) continue;
+        if (!is_long(s.activation)) continue;
         for (int i = 0; i < rows; ++i)
           for (int j = 0; j < columns; ++j)
             activate_row(s.activation, dst + (std::ptrdiff_t{i} * s.q + j) * s.dst_channels,

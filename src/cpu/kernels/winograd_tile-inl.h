@@ -26,35 +26,6 @@ using F32 = hn::ScalableTag<float>;
 using Vf = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));  // our targets have fixed widths
 
-/// p[0, count) with zeros after it; reads nothing beyond.
-HWY_INLINE Vf load_first(const float* p, std::ptrdiff_t count) {
-  const F32 d;
-  if (count >= kLanes) return hn::LoadU(d, p);
-#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_AVX2
-  return hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(count)), d, p);
-#else
-  HWY_ALIGN float copy[kLanes] = {};
-  for (std::ptrdiff_t i = 0; i < count; ++i) copy[i] = p[i];
-  return hn::Load(d, copy);
-#endif
-}
-
-/// Writes p[0, count) and nothing beyond.
-HWY_INLINE void store_first(Vf v, float* p, std::ptrdiff_t count) {
-  const F32 d;
-  if (count >= kLanes) {
-    hn::StoreU(v, d, p);
-    return;
-  }
-#if HWY_TARGET == HWY_AVX3
-  hn::BlendedStore(v, hn::FirstN(d, static_cast<std::size_t>(count)), d, p);
-#else
-  HWY_ALIGN float copy[kLanes];
-  hn::Store(v, d, copy);
-  for (std::ptrdiff_t i = 0; i < count; ++i) p[i] = copy[i];
-#endif
-}
-
 HWY_INLINE Vf lower_pairs(Vf a, Vf b) {  // a0 a1 b0 b1 of every 128-bit block
   const F32 d;
   const hn::Repartition<double, F32> wide;

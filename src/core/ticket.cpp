@@ -8,17 +8,31 @@
 namespace convrt {
 namespace core {
 
+namespace {
+
+const Error kOutOfMemory(ErrorCode::out_of_memory, "host memory ran out");  // made while there is some
+
+}  // namespace
+
 Error as_error(const std::exception_ptr& thrown) noexcept {
   try {
     std::rethrow_exception(thrown);
   } catch (const Error& e) {
     return e;
   } catch (const std::bad_alloc&) {
-    return {ErrorCode::out_of_memory, "host memory ran out"};
+    return kOutOfMemory;
   } catch (const std::exception& e) {
-    return {ErrorCode::internal, e.what()};
+    try {
+      return {ErrorCode::internal, e.what()};
+    } catch (...) {
+      return kOutOfMemory;
+    }
   } catch (...) {
-    return {ErrorCode::internal, "an exception of unknown type"};
+    try {
+      return {ErrorCode::internal, "an exception of unknown type"};
+    } catch (...) {
+      return kOutOfMemory;
+    }
   }
 }
 

@@ -259,6 +259,7 @@ HWY_NOINLINE void plane_rows(const DepthwisePlane& a, std::ptrdiff_t p0) {
 template <int R, int ST, int ROWS, class D>
 HWY_INLINE void narrow_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0) {
   const hn::RebindToSigned<D> di;
+  const hn::RebindToUnsigned<D> du;
   constexpr int src_rows = (ROWS - 1) * ST + R;
   const auto columns = hn::FirstN(d, static_cast<std::size_t>(a.w));
   const std::ptrdiff_t top = p0 * ST - a.pad_top;
@@ -271,15 +272,13 @@ HWY_INLINE void narrow_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0) {
   hn::Vec<D> sum[ROWS];
   HWY_UNROLL(7)
   for (int o = 0; o < ROWS; ++o) sum[o] = hn::Set(d, a.bias);
-  const auto lane = hn::Iota(di, 0);
-  auto column = hn::Sub(hn::Mul(lane, hn::Set(di, ST)), hn::Set(di, static_cast<std::int32_t>(a.pad_left)));
+  // Unsigned: columns left of the image are huge numbers, and lanes from w on hold zeros.
+  auto column = hn::BitCast(
+      du, hn::Sub(hn::Mul(hn::Iota(di, 0), hn::Set(di, ST)), hn::Set(di, static_cast<std::int32_t>(a.pad_left))));
   HWY_UNROLL(1)
   for (int s = 0; s < R; ++s) {
-    const auto outside =
-        hn::Or(hn::Lt(column, hn::Zero(di)), hn::Gt(column, hn::Set(di, static_cast<std::int32_t>(a.w - 1))));
-    const auto from = hn::IndicesFromVec(
-        d, hn::IfThenElse(outside, hn::Set(di, static_cast<std::int32_t>(hn::MaxLanes(d) - 1)), column));
-    column = hn::Add(column, hn::Set(di, 1));
+    const auto from = hn::IndicesFromVec(d, hn::Min(column, hn::Set(du, hn::MaxLanes(d) - 1)));
+    column = hn::Add(column, hn::Set(du, 1));
     hn::Vec<D> w[R];
     HWY_UNROLL(7)
     for (int r = 0; r < R; ++r) w[r] = hn::Set(d, a.weights[r * R + s]);
@@ -329,9 +328,9 @@ void plane(const DepthwisePlane& a) {
   const hn::CappedTag<float, HWY_MAX(hn::MaxLanes(d) / 2, 1)> half;
   const std::ptrdiff_t rows = a.last_p - a.first_p, tiles = (rows + kStripRows - 1) / kStripRows;
   const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d)), widest = std::max(a.w + 1, a.q);
-  if (kNarrowRows < R, ST >> 0 && widest <= lanes && a.pad_left <= lanes) {
-    if constexpr (kNarrowRows < R, ST >> 0)
-      widest <= lanes / 2 ? narrow_plane<R, ST>(half, a) : narrow_plane<R, ST>(d, a);
+  constexpr bool narrow = kNarrowRows<R, ST> != 0;
+  if (narrow && widest <= lanes && a.pad_left <= lanes) {
+    if constexpr (narrow) widest <= lanes / 2 ? narrow_plane<R, ST>(half, a) : narrow_plane<R, ST>(d, a);
   } else {
     for (std::ptrdiff_t tile = 0; tile < tiles; ++tile) {
       const std::ptrdiff_t p0 = a.first_p + rows * tile / tiles, p1 = a.first_p + rows * (tile + 1) / tiles;
@@ -347,6 +346,9 @@ void plane(const DepthwisePlane& a) {
 }
 
 #endif  // CONVRT_MASKED_LOADS
+
+// Pixels of a tile; SSE4 has no fused multiply-add, so the product needs a register too.
+constexpr int kPixels = HWY_TARGET == HWY_SSE4 ? 4 : 7;
 
 // Destination pixels [q0, q0 + NQ) of row p. EDGE: some taps may stand left or right of the image.
 template <int S, int SW, int NQ, bool EDGE, class D>
@@ -403,7 +405,7 @@ void pixels(const DepthwisePixels& a) {
   const hn::ScalableTag<float> d;
   for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p) {
     std::ptrdiff_t q0 = 0;
-    for (; q0 + 7 <= a.q; q0 += 7) pixel_tile<S, SW, 7>(d, a, p, q0);
+    for (; q0 + kPixels <= a.q; q0 += kPixels) pixel_tile<S, SW, kPixels>(d, a, p, q0);
     for (; q0 + 3 <= a.q; q0 += 3) pixel_tile<S, SW, 3>(d, a, p, q0);
     for (; q0 < a.q; ++q0) pixel_tile<S, SW, 1>(d, a, p, q0);
     activate_pixels(a, p);
@@ -441,7 +443,7 @@ void any_pixels(const DepthwisePixels& a) {
   const hn::ScalableTag<float> d;
   for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p) {
     std::ptrdiff_t q0 = 0;
-    for (; q0 + 7 <= a.q; q0 += 7) any_pixel_tile<7>(d, a, p, q0);
+    for (; q0 + kPixels <= a.q; q0 += kPixels) any_pixel_tile<kPixels>(d, a, p, q0);
     for (; q0 < a.q; ++q0) any_pixel_tile<1>(d, a, p, q0);
     activate_pixels(a, p);
   }

@@ -1,0 +1,126 @@
+// cpu.depthwise inside: the padded copies it reads, packed weights, and every kernel of every instruction set at the
+// sizes where it changes from one register tile to the next. conformance_test runs it on ugly geometries.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "cases.hpp"
+#include "conformance.hpp"
+#include "cpu/algorithm.hpp"
+#include "cpu/kernels/depthwise_kernels.hpp"
+#include "cpu/phase_planes.hpp"
+#include "guarded.hpp"
+
+namespace convrt::cpu {
+namespace {
+
+using test::Flush;
+using test::Guarded;
+using Index = std::ptrdiff_t;
+
+class DepthwiseOnIsa : public testing::TestWithParam<Isa> {
+ protected:
+  const DepthwiseKernels& kernels = *depthwise_kernels(GetParam());
+
+  void expect_right(const std::string& problem) {
+    const Conv2dDesc d = Conv2dDesc::parse(problem);
+    const std::string prefix = std::string("cpu.depthwise.") + to_string(GetParam());
+    EXPECT_EQ(test::check_kernels(find_device("cpu"), d, test::seed(), prefix), "") << problem;
+  }
+};
+
+TEST_P(DepthwiseOnIsa, PadRowSplitsARowIntoZeroPaddedPhases) {
+  for (const int width : {1, 3, 8, 17, 40})
+    for (const int stride : {1, 2, 3})
+      for (const int pad_left : {0, 1, 2, 5, 33})
+        for (const Index length : {1, 7, 16, 37})
+          for (int phases = 1; phases <= stride; ++phases)
+            for (const Flush flush : {Flush::front, Flush::back}) {
+              const Index phase_size = length + 3;
+              Guarded row(static_cast<std::size_t>(width), flush);
+              Guarded to(static_cast<std::size_t>((phases - 1) * phase_size + length), flush);
+              for (int w = 0; w < width; ++w) row.floats()[static_cast<std::size_t>(w)] = static_cast<float>(w + 1);
+              kernels.pad_row(row.floats().data(), width, pad_left, stride, phases, phase_size, length,
+                              to.floats().data());
+              ASSERT_TRUE(row.intact() && to.intact());
+              for (int f = 0; f < phases; ++f)
+                for (Index i = 0; i < length; ++i) {
+                  const Index w = i * stride + f - pad_left;
+                  ASSERT_EQ(to.floats()[static_cast<std::size_t>(f * phase_size + i)],
+                            w >= 0 && w < width ? static_cast<float>(w + 1) : 0.0F)
+                      << "width " << width << " stride " << stride << " pad " << pad_left << " phase " << f << " at "
+                      << i;
+                }
+            }
+}
+
+TEST_P(DepthwiseOnIsa, NhwcWeightsArePackedInVectorsOfFilters) {
+  const Index lanes = kernels.lanes;
+  const Conv2dDesc d = Conv2dDesc::parse("n1c19h4w4k19r3s3g19+nhwc");
+  std::vector<float> weights(d.weights_size());
+  for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<float>(i + 1);
+  const auto variants = depthwise.variants(d, cpu_info(), 1);
+  const auto variant = std::ranges::find(variants, GetParam(), &Variant::isa);
+  ASSERT_NE(variant, variants.end());
+  const AlignedFloats packed = depthwise.pack(d, *variant, weights, 1);
+  ASSERT_EQ(packed.size(), static_cast<std::size_t>((19 + lanes - 1) / lanes * lanes * 9));
+  for (Index at = 0; at < static_cast<Index>(packed.size()); ++at) {
+    const Index k = at / (9 * lanes) * lanes + at % lanes, tap = at / lanes % 9;
+    EXPECT_EQ(packed.data()[at], k < 19 ? static_cast<float>(k * 9 + tap + 1) : 0.0F) << at;
+  }
+}
+
+// Widths 1 to 40 meet the narrow, half, one-vector and two-vector tiles and their rests; heights all row counts.
+TEST_P(DepthwiseOnIsa, NchwIsRightAtEveryWidth) {
+  for (int w = 1; w <= 40; ++w) {
+    const std::string size = "n1c3h" + std::to_string(1 + w % 11) + "w" + std::to_string(w);
+    for (const char* filter :
+         {"k3r3s3ph1pw1g3", "k3r3s3sh2sw2ph1pw1g3+acc", "k3r5s5ph2pw2g3+relu", "k6r5s5sh2sw2ph2pw2g3",
+          "k3r7s7ph3pw3g3+silu", "k3r7s7sh2sw2ph3pw3g3", "k3r3s3sh2ph1pw1g3"})
+      expect_right(size + filter);
+  }
+}
+
+TEST_P(DepthwiseOnIsa, NhwcIsRightAtEveryWidthAndChannelCount) {
+  for (int w = 1; w <= 18; ++w) {
+    const std::string channels = std::to_string(2 + w * 2), size = "n1c" + channels + "h5w" + std::to_string(w) + "k";
+    for (const char* filter : {"r3s3ph1pw1", "r3s3sh2sw2ph1pw1", "r5s5ph2pw2", "r5s5sh2sw2ph2pw2", "r7s7ph3pw3",
+                               "r7s7sh2sw2ph3pw3", "r2s3dw2ph1pw2"})
+      expect_right(size + channels + filter + "g" + channels + "+nhwc");
+  }
+  for (const char* multiplier : {"n1c5h6w7k10r3s3ph1pw1g5+nhwc", "n2c7h20w5k21r3s3sh2sw2ph1pw1g7+nhwc+acc",
+                                 "n1c16h9w9k32r5s5ph2pw2g16+nhwc+gelu"})
+    expect_right(multiplier);
+}
+
+TEST_P(DepthwiseOnIsa, LargePadsStridesAndDilationsAreRight) {
+  for (const char* problem :
+       {"n1c3h4w5k3r3s3ph7pw9g3", "n1c3h2w2k3r7s7ph3pw3g3", "n1c3h9w40k3r3s3pl20g3", "n1c3h9w9k3r3s3sh2sw2ph6pl17g3",
+        "n1c3h30w50k3r3s3dh4dw5ph4pw5g3", "n1c3h30w50k3r4s2sh5sw7g3", "n1c3h90w150k6r3s3ph1pw1g3", "n1c2h6w7k2r1s1g2"})
+    for (const char* layout : {"", "+nhwc"}) expect_right(std::string(problem) + layout);
+}
+
+TEST(DepthwiseList, DependsOnNoSourceSizeAndHoldsDepthwiseOnly) {
+  const auto listed = [](const char* problem) {
+    std::vector<std::string> names = find_device("cpu").kernels(Conv2dDesc::parse(problem));
+    std::erase_if(names, [](const std::string& name) { return !name.starts_with("cpu.depthwise."); });
+    std::ranges::sort(names);
+    return names;
+  };
+  EXPECT_EQ(listed("n1c8h112w112k8r3s3ph1pw1g8"), listed("n9c8h1w1k8r3s3ph1pw1g8"));
+  EXPECT_TRUE(listed("n1c8h9w9k8r3s3g4").empty());
+  EXPECT_TRUE(listed("n1c1h9w9k8r3s3").empty());
+}
+
+std::vector<Isa> vector_isas() {
+  std::vector<Isa> found = cpu_info().isas;
+  std::erase_if(found, [](Isa isa) { return depthwise_kernels(isa) == nullptr; });
+  return found;
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryIsa, DepthwiseOnIsa, testing::ValuesIn(vector_isas()),
+                         [](const auto& isa) { return std::string(to_string(isa.param)); });
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(DepthwiseOnIsa);
+
+}  // namespace
+}  // namespace convrt::cpu

@@ -1,10 +1,12 @@
-// The GL runtime on whatever driver this machine has (llvmpipe in CI): buffers, chains, caches, faults.
+// The GL runtime on whatever driver this machine has (llvmpipe in CI): buffers, chains, threads, faults.
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <filesystem>
+#include <atomic>
+#include <cmath>
+#include <functional>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -36,6 +38,15 @@ std::vector<float> oracle(const Conv2dDesc& desc, const std::vector<float>& weig
   return dst;
 }
 
+std::optional<ErrorCode> code_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& e) {
+    return e.code();
+  }
+  return std::nullopt;
+}
+
 class GlBackend : public testing::Test {
  protected:
   static const Device* device() {
@@ -65,7 +76,7 @@ TEST_F(GlBackend, RunMatchesTheOracle) {
   for (const char* problem : {"n2c5h9w7k6r3s3ph1pw1", "n1c8h6w6k4r1s1g2+nhwc+relu", "n3c4h11w5k4r3s2sh2sw3g4"}) {
     Conv2dDesc desc = Conv2dDesc::parse(problem);
     const auto weights = integers(desc.weights_size(), 1), src = integers(desc.src_size(), 2),
-               bias = integers(desc.k, 3);
+               bias = integers(static_cast<std::size_t>(desc.k), 3);
     const Conv2dPlan plan(*device(), desc, weights, bias);
     std::vector<float> dst(desc.dst_size(), NAN);
     const convrt::RunStats stats = plan.run(src, dst);
@@ -74,6 +85,209 @@ TEST_F(GlBackend, RunMatchesTheOracle) {
     EXPECT_GT(stats.device_ms, 0);
     EXPECT_LE(stats.device_ms, stats.total_ms);
   }
+}
+
+TEST_F(GlBackend, TenLayersChainOnTheDevice) {
+  std::vector<Conv2dPlan> on_gl, on_cpu;
+  Conv2dDesc desc = Conv2dDesc::parse("n2c3h12w10k5r3s3ph1pw1+clamp:-8:8");
+  for (unsigned layer = 0; layer < 10; ++layer) {
+    const auto weights = integers(desc.weights_size(), 10 + layer),
+               bias = integers(static_cast<std::size_t>(desc.k), 30 + layer);
+    on_gl.emplace_back(*device(), desc, weights, bias);
+    on_cpu.emplace_back(convrt::find_device("cpu"), desc, weights, bias,
+                        convrt::PlanOptions{.kernel = "cpu.reference"});
+    desc.c = desc.k;
+    desc.h = on_gl.back().desc().p();
+    desc.w = on_gl.back().desc().q();
+    desc.k = 3 + static_cast<int>(layer);
+  }
+  std::vector<float> expected = integers(on_gl.front().desc().src_size(), 5);
+  convrt::Buffer src = device()->allocate(expected.size());
+  src.upload(expected);
+  for (std::size_t layer = 0; layer < on_gl.size(); ++layer) {
+    convrt::Buffer dst = device()->allocate(on_gl[layer].desc().dst_size());
+    on_gl[layer].enqueue(src, dst);
+    src = std::move(dst);  // the old one is let go while the work is in flight
+    std::vector<float> next(on_cpu[layer].desc().dst_size());
+    on_cpu[layer].run(expected, next);
+    expected = std::move(next);
+  }
+  std::vector<float> found(src.size());
+  src.download(found);
+  EXPECT_EQ(found, expected);
+  EXPECT_GT(std::count_if(found.begin(), found.end(), [](float x) { return x != 0; }), std::ssize(found) / 4);
+}
+
+TEST_F(GlBackend, ManyThreadsShareOnePlan) {
+  const Conv2dDesc desc = Conv2dDesc::parse("n1c4h9w9k8r3s3");
+  const auto weights = integers(desc.weights_size(), 1);
+  const Conv2dPlan plan(*device(), desc, weights);
+  std::vector<std::thread> threads;
+  std::vector<int> wrong(4, 0);
+  for (unsigned t = 0; t < wrong.size(); ++t)
+    threads.emplace_back([&, t] {
+      for (unsigned i = 0; i < 8; ++i) {
+        const auto src = integers(desc.src_size(), 100 * t + i);
+        std::vector<float> dst(desc.dst_size());
+        plan.run(src, dst);
+        wrong[t] += dst != oracle(desc, weights, {}, src);
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, std::vector<int>(4, 0));
+}
+
+TEST_F(GlBackend, AccumulatesAndReshapes) {
+  const Conv2dDesc desc = Conv2dDesc::parse("n1c3h8w8k4r3s3ph1pw1+acc");
+  const auto weights = integers(desc.weights_size(), 1), bias = integers(static_cast<std::size_t>(desc.k), 2);
+  const Conv2dPlan plan = Conv2dPlan(*device(), desc, weights, bias).reshaped(3, 5, 11);
+  const auto src = integers(plan.desc().src_size(), 3), before = integers(plan.desc().dst_size(), 4);
+  std::vector<float> dst = before;
+  plan.run(src, dst);
+  EXPECT_EQ(dst, oracle(plan.desc(), weights, bias, src, before));
+}
+
+TEST_F(GlBackend, AllocationBeyondTheMachineIsOutOfMemory) {
+  EXPECT_EQ(code_of([&] { (void)device()->allocate(std::size_t{1} << 44); }), ErrorCode::out_of_memory);
+  convrt::Buffer buffer = device()->allocate(5);
+  buffer.upload(integers(5, 1));
+  std::vector<float> out(5);
+  buffer.download(out);
+  EXPECT_EQ(out, integers(5, 1));
+}
+
+// Faults: a device of the test's own, single OpenGL functions replaced.
+class GlFaults : public GlBackend {
+ protected:
+  void SetUp() override {
+    GlBackend::SetUp();
+    if (IsSkipped()) return;
+    auto found = convrt::gl::egl_devices();
+    if (found.empty()) found = convrt::gl::surfaceless_device();
+    gl_ = std::make_shared<convrt::gl::GlDevice>(
+        found.back(), convrt::gl::GlContext::Options{.timeout = std::chrono::milliseconds(4000)});
+    mine_ = convrt::core::Access::device(std::make_shared<convrt::gl::GlBackend>(found.back(), gl_, "gl:test"));
+    plan_.emplace(*mine_, desc_, weights_);
+    reset_after_ = -1;
+  }
+  void replace(void (*change)(GladGLContext&)) {
+    gl_->session()->context->call([change](convrt::gl::GlState& state) { change(state.gl); });
+  }
+  void expect_right() {
+    std::vector<float> dst(desc_.dst_size());
+    plan_->run(src_, dst);
+    EXPECT_EQ(dst, oracle(desc_, weights_, {}, src_));
+  }
+  static GLenum reset_status() {
+    return reset_after_ >= 0 && reset_after_-- == 0 ? GL_GUILTY_CONTEXT_RESET : GL_NO_ERROR;
+  }
+  static inline std::atomic<int> reset_after_ = -1;
+
+  const Conv2dDesc desc_ = Conv2dDesc::parse("n1c3h7w6k4r3s3ph1pw1");
+  const std::vector<float> weights_ = integers(desc_.weights_size(), 1), src_ = integers(desc_.src_size(), 2);
+  std::shared_ptr<convrt::gl::GlDevice> gl_;
+  std::optional<Device> mine_;
+  std::optional<Conv2dPlan> plan_;
+};
+
+TEST_F(GlFaults, AHungFenceIsATimeoutAndTheDeviceReopens) {
+  replace([](GladGLContext& gl) {
+    gl.ClientWaitSync = [](GLsync, GLbitfield, GLuint64) -> GLenum {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return GL_TIMEOUT_EXPIRED;
+    };
+  });
+  std::vector<float> dst(desc_.dst_size());
+  EXPECT_EQ(code_of([&] { plan_->run(src_, dst); }), ErrorCode::timeout);
+  expect_right();
+}
+
+TEST_F(GlFaults, AFailedFenceIsALostDevice) {
+  replace([](GladGLContext& gl) {
+    gl.ClientWaitSync = [](GLsync, GLbitfield, GLuint64) -> GLenum { return GL_WAIT_FAILED; };
+  });
+  std::vector<float> dst(desc_.dst_size());
+  EXPECT_EQ(code_of([&] { plan_->run(src_, dst); }), ErrorCode::device_lost);
+  expect_right();
+}
+
+TEST_F(GlFaults, AResetAtAnyPointFailsTheWorkAndOnlyThat) {
+  int failed = 0;
+  for (int point = 0; point < 12; ++point) {
+    replace([](GladGLContext& gl) { gl.GetGraphicsResetStatus = [] { return reset_status(); }; });
+    reset_after_ = point;
+    std::vector<float> dst(desc_.dst_size(), 99);
+    const auto code = code_of([&] { plan_->run(src_, dst); });
+    if (code) {
+      ++failed;
+      EXPECT_EQ(*code, ErrorCode::device_lost) << point;
+    } else {
+      EXPECT_EQ(dst, oracle(desc_, weights_, {}, src_)) << point;
+    }
+    reset_after_ = -1;
+    expect_right();
+  }
+  EXPECT_GT(failed, 0);
+}
+
+TEST_F(GlFaults, EnqueuedWorkReportsItsLossOnceAndBuffersLoseTheirContent) {
+  convrt::Buffer src = mine_->allocate(desc_.src_size()), dst = mine_->allocate(desc_.dst_size());
+  src.upload(src_);
+  replace([](GladGLContext& gl) { gl.GetGraphicsResetStatus = [] { return reset_status(); }; });
+  plan_->enqueue(src, dst);
+  reset_after_ = 0;
+  EXPECT_EQ(code_of([&] { mine_->synchronize(); }), ErrorCode::device_lost);
+  EXPECT_EQ(code_of([&] { mine_->synchronize(); }), std::nullopt);
+  std::vector<float> out(desc_.dst_size());
+  EXPECT_EQ(code_of([&] { dst.download(out); }), ErrorCode::device_lost);
+  EXPECT_EQ(code_of([&] { plan_->enqueue(src, dst); }), ErrorCode::device_lost);
+  src.upload(src_);
+  plan_->enqueue(src, dst);
+  dst.download(out);
+  EXPECT_EQ(out, oracle(desc_, weights_, {}, src_));
+}
+
+TEST_F(GlFaults, OutOfMemoryAndNoMappingAreErrors) {
+  replace([](GladGLContext& gl) {
+    gl.MapBufferRange = [](GLenum, GLintptr, GLsizeiptr, GLbitfield) -> void* { return nullptr; };
+  });
+  std::vector<float> dst(desc_.dst_size());
+  const auto code = code_of([&] { plan_->run(src_, dst); });  // its first download maps a block
+  EXPECT_EQ(code, ErrorCode::out_of_memory);
+  replace([](GladGLContext& gl) {
+    static std::atomic<bool> reported;
+    reported = false;
+    gl.BufferStorage = [](GLenum, GLsizeiptr, const void*, GLbitfield) { reported = true; };
+    gl.GetError = []() -> GLenum { return reported.exchange(false) ? GL_OUT_OF_MEMORY : GL_NO_ERROR; };
+  });
+  EXPECT_EQ(code_of([&] { (void)mine_->allocate(64); }), ErrorCode::out_of_memory);
+}
+
+TEST_F(GlFaults, AProgramThatDoesNotLinkIsCompileFailed) {
+  replace([](GladGLContext& gl) {
+    static PFNGLGETPROGRAMIVPROC real;
+    real = gl.GetProgramiv;
+    gl.GetProgramiv = [](GLuint program, GLenum name, GLint* value) {
+      real(program, name, value);
+      if (name == GL_LINK_STATUS) *value = GL_FALSE;
+    };
+  });
+  const Conv2dDesc other = Conv2dDesc::parse("n1c2h7w6k4r5s2");
+  EXPECT_EQ(code_of([&] { Conv2dPlan(*mine_, other, integers(other.weights_size(), 1)); }), ErrorCode::compile_failed);
+  expect_right();
+}
+
+TEST_F(GlFaults, TwoContextsWorkInTwoThreads) {
+  const Conv2dPlan other(*device(), desc_, weights_);
+  std::thread beside([&] {
+    for (int i = 0; i < 6; ++i) expect_right();
+  });
+  for (int i = 0; i < 6; ++i) {
+    std::vector<float> dst(desc_.dst_size());
+    other.run(src_, dst);
+    EXPECT_EQ(dst, oracle(desc_, weights_, {}, src_));
+  }
+  beside.join();
 }
 
 }  // namespace

@@ -39,6 +39,24 @@ void expect_length(const Conv2dDesc& desc, const char* what, std::size_t expecte
                " floats, found ", found);
 }
 
+// The first of `kernels` that the device can make: that a driver does not compile a shader, or that a problem is too
+// large for one of them, is an ordinary answer as long as another kernel is left.
+std::pair<std::string, std::shared_ptr<const core::PreparedConv>> prepare_first(core::Backend& backend,
+                                                                                const std::vector<std::string>& kernels,
+                                                                                core::PrepareRequest request) {
+  for (std::size_t i = 0;; ++i) {
+    request.kernel = kernels[i];
+    try {
+      return {kernels[i], backend.prepare(request)};
+    } catch (const Error& e) {
+      const bool ordinary = e.code() == ErrorCode::compile_failed || e.code() == ErrorCode::unsupported;
+      if (!ordinary || i + 1 == kernels.size()) throw;
+      core::log(LogLevel::warning, "plan ", request.desc.str(), " on ", backend.info().id, ": ", kernels[i],
+                " left out: ", e.what());
+    }
+  }
+}
+
 }  // namespace
 
 Conv2dPlan::Conv2dPlan(std::shared_ptr<const Impl> impl) noexcept : impl_(std::move(impl)) {}
@@ -52,9 +70,9 @@ Conv2dPlan::Conv2dPlan(const Device& device, const Conv2dDesc& desc, std::span<c
     core::fail(ErrorCode::invalid_argument, "PlanOptions::threads must be 0 (all cores) or more, found ",
                options.threads);
   core::Backend& backend = *core::Access::backend(device);
-  std::string kernel = core::select_kernel(backend, desc, options);
+  const std::vector<std::string> kernels = core::select_kernels(backend, desc, options);
+  auto [kernel, prepared] = prepare_first(backend, kernels, {desc, {}, weights, bias, options.threads});
   core::log(LogLevel::info, "plan ", desc.str(), " on ", backend.info().id, ": ", kernel);
-  auto prepared = backend.prepare({desc, kernel, weights, bias, options.threads});
   impl_ = std::make_shared<const Impl>(device, desc, std::move(kernel), std::move(prepared),
                                        core::Validation::open(weights, bias));
 }

@@ -54,7 +54,7 @@ bool names(std::string_view prefix, std::string_view kernel) {
   return kernel.substr(0, prefix.size()) == prefix && (kernel.size() == prefix.size() || kernel[prefix.size()] == '.');
 }
 
-std::string select_kernel(Backend& backend, const Conv2dDesc& desc, const PlanOptions& options) {
+std::vector<std::string> select_kernels(Backend& backend, const Conv2dDesc& desc, const PlanOptions& options) {
   std::string wanted = options.kernel, asker = "PlanOptions::kernel";
   if (wanted.empty()) {
     const char* forced = std::getenv("CONVRT_KERNEL");
@@ -64,19 +64,18 @@ std::string select_kernel(Backend& backend, const Conv2dDesc& desc, const PlanOp
     }
   }
   const std::vector<std::string> kernels = best_first(backend, desc, options, wanted.empty());
-  if (!wanted.empty()) {
-    for (const std::string& kernel : kernels) {
-      if (!names(wanted, kernel)) continue;
-      if (allowed(kernel, options.accuracy)) return kernel;
-      if (kernel == wanted)
-        fail(ErrorCode::unsupported, asker, " \"", wanted, "\" is a Winograd kernel, which Accuracy::strict excludes");
-    }
+  std::vector<std::string> selected;
+  for (const std::string& kernel : kernels) {
+    if (!wanted.empty() && !names(wanted, kernel)) continue;
+    if (allowed(kernel, options.accuracy))
+      selected.push_back(kernel);
+    else if (kernel == wanted)
+      fail(ErrorCode::unsupported, asker, " \"", wanted, "\" is a Winograd kernel, which Accuracy::strict excludes");
+  }
+  if (!selected.empty()) return selected;
+  if (!wanted.empty())
     fail(ErrorCode::invalid_argument, asker, " \"", wanted, "\" names no kernel of device ", backend.info().id, " for ",
          desc.str(), "; it has: ", joined(kernels));
-  }
-
-  for (const std::string& kernel : kernels)
-    if (allowed(kernel, options.accuracy)) return kernel;
   fail(ErrorCode::unsupported, "device ", backend.info().id, " has no kernel for ", desc.str());
 }
 

@@ -8,7 +8,9 @@
 
 #include "core/fail.hpp"
 #include "core/log.hpp"
+#include "gl/custom.hpp"
 #include "gl/gl_conv.hpp"
+#include "gl/shader_text.hpp"
 #include "gl/variants.hpp"
 
 namespace convrt::gl {
@@ -29,6 +31,10 @@ std::chrono::milliseconds milliseconds_from(const char* variable, int fallback) 
 
 // A single dispatch is split to about 50 ms, but a software device may take minutes for what a GPU does in that time.
 GlContext::Options library_options() { return {.timeout = milliseconds_from("CONVRT_GL_TIMEOUT_MS", 120'000)}; }
+
+GlContext::Options custom_options() {
+  return {.robust_access = true, .timeout = milliseconds_from("CONVRT_CUSTOM_TIMEOUT_MS", 10'000)};
+}
 
 struct Found {
   EglDevice egl;
@@ -90,6 +96,30 @@ std::shared_ptr<const core::PreparedConv> GlBackend::prepare(const core::Prepare
 
 std::shared_ptr<core::BackendBuffer> GlBackend::allocate(std::size_t floats) {
   return std::make_shared<GlBuffer>(this, device_, floats);
+}
+
+std::string GlBackend::shipped_tuning() const {
+  const std::string name = "tuned/" + info_.arch + ".txt";
+  for (const ShaderFile& file : embedded_shaders())
+    if (file.name == name) return std::string(file.text);
+  return {};
+}
+
+std::shared_ptr<core::CustomProgram> GlBackend::compile_custom(const ShaderSource& source) {
+  std::shared_ptr<GlDevice> device;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (custom_ == nullptr) {
+      // Mesa's software driver runs all shaders of a display on one set of threads, which an endless one never leaves.
+      // So custom shaders use its other display.
+      std::vector<EglDevice> other;
+      if (gl_info_.software) other = surfaceless_device();
+      const bool apart = !other.empty() && other.front().display != egl_.display;
+      custom_ = std::make_shared<GlDevice>(apart ? other.front() : egl_, custom_options());
+    }
+    device = custom_;
+  }
+  return std::make_shared<GlCustom>(std::move(device), source);
 }
 
 }  // namespace convrt::gl

@@ -21,6 +21,8 @@ class GlBackend final : public core::Backend {
   std::shared_ptr<core::BackendBuffer> allocate(std::size_t floats) override;
   void synchronize() override { device_->synchronize(); }
   bool host_memory() const override { return false; }
+  std::string shipped_tuning() const override;
+  std::shared_ptr<core::CustomProgram> compile_custom(const ShaderSource& source) override;
 
   const GlInfo& gl_info() const { return gl_info_; }
   GlDevice& device() { return *device_; }
@@ -30,6 +32,8 @@ class GlBackend final : public core::Backend {
   const std::shared_ptr<GlDevice> device_;
   const GlInfo gl_info_;
   DeviceInfo info_;
+  std::mutex mutex_;
+  std::shared_ptr<GlDevice> custom_;  // custom shaders' own, opened by the first of them
 };
 
 }  // namespace convrt::gl

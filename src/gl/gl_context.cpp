@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "core/fail.hpp"
@@ -153,6 +154,23 @@ std::future<void> GlContext::submit(Job job, Job after) {
   std::future<void> done = item.promise->get_future();
   push(std::move(item));
   return done;
+}
+
+std::future<void> GlContext::submit_timed(Job job, std::shared_ptr<double> ms) {
+  const auto queries = std::make_shared<std::array<GLuint, 2>>();
+  return submit(
+      [queries, job = std::move(job)](GlState& state) {
+        state.gl.GenQueries(2, queries->data());
+        state.gl.QueryCounter((*queries)[0], GL_TIMESTAMP);
+        job(state);
+        state.gl.QueryCounter((*queries)[1], GL_TIMESTAMP);
+      },
+      [queries, ms = std::move(ms)](GlState& state) {
+        std::array<GLuint64, 2> ns = {};
+        for (std::size_t i = 0; i < 2; ++i) state.gl.GetQueryObjectui64v((*queries)[i], GL_QUERY_RESULT, &ns[i]);
+        state.gl.DeleteQueries(2, queries->data());
+        *ms = static_cast<double>(ns[1] - ns[0]) * 1e-6;
+      });
 }
 
 void GlContext::wait(std::future<void>& future) {

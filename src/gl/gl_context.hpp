@@ -80,6 +80,8 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   /// Appends a job; the future is ready once the GPU is done with it and with everything before it, and carries the
   /// error of that work. `after` runs on the owner thread just before.
   std::future<void> submit(Job job, Job after = {});
+  /// submit() that stores the time the GPU took for the job alone.
+  std::future<void> submit_timed(Job job, std::shared_ptr<double> ms);
   /// Waits for a future of submit() under a Watch; throws what the work or the watch throws.
   void wait(std::future<void>& future);
 

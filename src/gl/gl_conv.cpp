@@ -184,10 +184,6 @@ void GlConv::enqueue(const std::shared_ptr<core::BackendBuffer>& src,
 }
 
 RunStats GlConv::run(std::span<const float> src, std::span<float> dst) const {
-  struct Timer {
-    std::array<GLuint, 2> queries = {};
-    double ms = 0;
-  };
   const auto start = std::chrono::steady_clock::now();
   const std::shared_ptr<const Ready> now = ready();
   GlSession& session = *now->session;
@@ -195,25 +191,13 @@ RunStats GlConv::run(std::span<const float> src, std::span<float> dst) const {
   session.transfer.upload(src, from);
   if (desc_.accumulate) session.transfer.upload(dst, to);
 
-  const auto timer = std::make_shared<Timer>();
-  std::future<void> done = session.context->submit(
-      [timer, work = job(now, from, to)](GlState& state) {
-        state.gl.GenQueries(2, timer->queries.data());
-        state.gl.QueryCounter(timer->queries[0], GL_TIMESTAMP);
-        work(state);
-        state.gl.QueryCounter(timer->queries[1], GL_TIMESTAMP);
-      },
-      [timer](GlState& state) {
-        std::array<GLuint64, 2> ns = {};
-        for (std::size_t i = 0; i < 2; ++i) state.gl.GetQueryObjectui64v(timer->queries[i], GL_QUERY_RESULT, &ns[i]);
-        state.gl.DeleteQueries(2, timer->queries.data());
-        timer->ms = static_cast<double>(ns[1] - ns[0]) * 1e-6;
-      });
+  const auto ms = std::make_shared<double>(0);
+  std::future<void> done = session.context->submit_timed(job(now, from, to), ms);
   session.transfer.download(to, dst);
   session.context->wait(done);
   session.pool.give_back(std::move(from));
   session.pool.give_back(std::move(to));
-  return {std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count(), timer->ms};
+  return {std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count(), *ms};
 }
 
 std::shared_ptr<const core::PreparedConv> GlConv::reshaped(const Conv2dDesc& desc) const {

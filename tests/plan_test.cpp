@@ -94,21 +94,25 @@ TEST(PlanArguments, SizesThatNoMachineHasAreErrors) {
 }
 
 TEST(PlanArguments, NoImagesAreAnEmptySuccess) {
-  const Conv2dDesc d = Conv2dDesc::parse("n0c2h3w4k5r3s3ph1pw1");
-  const std::vector<float> weights(90, 1);
-  for (const Device& device : devices())
-    for (const std::string& kernel : device.kernels(d)) {
-      const Conv2dPlan plan(device, d, weights, {}, {.kernel = kernel});
-      plan.run({}, {});
-      Buffer src = device.allocate(0), dst = device.allocate(0);
-      plan.enqueue(src, dst);
-      device.synchronize();
-      // ... and the weights are there for the images to come.
-      std::vector<float> image(24, 1), result(60, NAN);
-      plan.reshaped(1, 3, 4).run(image, result);
-      EXPECT_EQ(result[0], 8) << kernel;  // a corner sees 2 x 2 taps of 2 channels
-      EXPECT_EQ(plan.reshaped(1, 3, 4).reshaped(0, 9, 9).desc().n, 0);
-    }
+  for (const char* problem : {"n0c2h3w4k5r3s3ph1pw1", "n0c32h3w4k32r3s3ph1pw1", "n0c16h3w4k16r3s3ph1pw1g16"}) {
+    const Conv2dDesc d = Conv2dDesc::parse(problem);
+    const std::vector<float> weights(d.weights_size(), 1);
+    for (const Device& device : devices())
+      for (const std::string& kernel : device.kernels(d)) {
+        const Conv2dPlan plan(device, d, weights, {}, {.kernel = kernel});
+        plan.run({}, {});
+        Buffer src = device.allocate(0), dst = device.allocate(0);
+        plan.enqueue(src, dst);
+        device.synchronize();
+        // ... and the weights are there for the images to come.
+        const Conv2dPlan one = plan.reshaped(1, 3, 4);
+        std::vector<float> image(one.desc().src_size(), 1), result(one.desc().dst_size(), NAN);
+        one.run(image, result);
+        const int seen = 4 * d.c / d.groups;  // a corner sees 2 x 2 taps of every channel
+        EXPECT_NEAR(result[0], seen, 1e-4 * seen) << kernel;
+        EXPECT_EQ(one.reshaped(0, 9, 9).desc().n, 0);
+      }
+  }
 }
 
 TEST(Plan, CopiesShareAndOutliveTheOriginal) {

@@ -36,7 +36,8 @@ struct Run {
 };
 
 struct Algorithm {
-  /// Kernels able to run `desc`; an empty list is an ordinary answer. Which names appear may not depend on n, h, w.
+  /// Kernels able to run `desc` (n >= 1); an empty list is an ordinary answer. Which names appear may not depend on n,
+  /// h, w.
   std::vector<Variant> (*variants)(const Conv2dDesc& desc, const CpuInfo& info, int threads);
   /// KCRS weights into the variant's own order. May not depend on n, h, w (reshaped plans share the result).
   AlignedFloats (*pack)(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads);

@@ -17,7 +17,9 @@ struct Choice {
   Variant variant;
 };
 
-std::vector<Choice> choices(const Conv2dDesc& desc, int threads) {
+std::vector<Choice> choices(const Conv2dDesc& problem, int threads) {
+  Conv2dDesc desc = problem;
+  desc.n = std::max(desc.n, 1);  // no images rank like one, so algorithms may divide by their number of tasks
   const CpuInfo& info = cpu_info();
   if (threads == 0) threads = info.cores;
   std::vector<Choice> found;

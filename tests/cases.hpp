@@ -145,14 +145,14 @@ inline std::vector<Conv2dDesc> random_cases(std::uint64_t seed, int count) {
   return cases;
 }
 
-/// What the conformance test walks: CONVRT_TEST_PROBLEM alone where set, else both lists; CONVRT_TEST_RANDOM says how
-/// many random ones.
-inline std::vector<Conv2dDesc> conformance_cases() {
+/// What the conformance test walks: CONVRT_TEST_PROBLEM alone where set, else both lists with `random` random ones, or
+/// as many as CONVRT_TEST_RANDOM says.
+inline std::vector<Conv2dDesc> conformance_cases(int random) {
   if (const std::string problem = environment("CONVRT_TEST_PROBLEM"); !problem.empty())
     return {Conv2dDesc::parse(problem)};
   std::vector<Conv2dDesc> cases = hand_picked_cases();
-  for (const Conv2dDesc& d : random_cases(seed(), std::stoi(environment("CONVRT_TEST_RANDOM", "60"))))
-    cases.push_back(d);
+  const int count = std::stoi(environment("CONVRT_TEST_RANDOM", std::to_string(random)));
+  for (const Conv2dDesc& d : random_cases(seed(), count)) cases.push_back(d);
   return cases;
 }
 

@@ -48,12 +48,16 @@ struct Problem {
 struct CheckOptions {
   int threads = 1;
   bool reshaped = false;
+  /// Once with the data at the front of a page and once at the end; else at the end only.
+  bool both_ends = true;
 };
 std::string check_kernel(const Device& device, const std::string& kernel, const Problem& problem,
                          const CheckOptions& options = {});
 
 /// Every kernel of the device that lists `desc` (and starts with `prefix`): both kinds of data, direct and reshaped,
-/// one thread and several, whose bits must agree. For kernels' own tests: EXPECT_EQ(check_kernels(...), "").
+/// one thread and several. For kernels' own tests: EXPECT_EQ(check_kernels(...), ""). A GPU's plans are dear (each
+/// compiles a program) and it sees copies of the buffers alone, so there two plans per kernel have to do: integers, and
+/// reals reshaped.
 std::string check_kernels(const Device& device, const Conv2dDesc& desc, std::uint64_t seed,
                           std::string_view prefix = {});
 

@@ -139,6 +139,25 @@ TEST_P(GemmOnIsa, PanelCopyReadsNothingBehindTheSource) {
     }
 }
 
+TEST_P(GemmOnIsa, TransposeTouchesNothingElse) {
+  for (Index rows = 1; rows <= 15; ++rows)
+    for (Index columns = 1; columns <= 11; ++columns) {
+      const Index from_step = columns + 2, to_step = rows + 3;
+      Guarded from(static_cast<std::size_t>((rows - 1) * from_step + columns), Flush::back),
+          to(static_cast<std::size_t>((columns - 1) * to_step + rows), Flush::back);
+      fill(from.floats(), random);
+      std::ranges::fill(to.floats(), 99.0F);
+      kernels.transpose({from.floats().data(), from_step, to.floats().data(), to_step, rows, columns});
+      EXPECT_TRUE(to.intact());
+      for (Index i = 0; i < static_cast<Index>(to.floats().size()); ++i) {
+        const Index c = i / to_step, r = i % to_step;
+        ASSERT_EQ(to.floats()[static_cast<std::size_t>(i)],
+                  r < rows ? from.floats()[static_cast<std::size_t>(r * from_step + c)] : 99.0F)
+            << rows << "x" << columns;
+      }
+    }
+}
+
 const char* const kProblems[] = {"n1c6h9w9k35r3s2",          "n1c6h9w9k35r3s2+nhwc", "n1c12h9w9k140r1s3g4",
                                  "n1c12h9w9k140r1s3g4+nhwc", "n1c5h9w9k5r3s3g5",     "n1c1h9w9k1r1s1+nhwc"};
 

@@ -39,15 +39,17 @@ class Cycles {
     const Split blocks(vectors, ceil_div(vectors, vectors_)), tiles(s_.q, ceil_div(s_.q, rows_));
     // Fourteen pixels a multiple of 4 KiB apart do not fit into one 8-way set of the L1 cache.
     const bool conflict = rows_ > 8 && s_.nhwc && s_.stride_w * s_.c % 1024 == 0 && s_.q > 8;
-    const double depth = real_taps() * as_double(s_.group_c) * (conflict ? 1.25 : 1);
-    const double element_cycles = s_.nhwc ? 0 : 2;  // transposed stores
+    // In NCHW each step of a 1x1 reduction meets another page.
+    const bool pages = !s_.nhwc && s_.r * s_.s == 1 && s_.h * s_.w > 1024;
+    const double depth = real_taps() * as_double(s_.group_c) * (conflict ? 1.25 : pages ? 1.12 : 1);
+    const double element_cycles = s_.nhwc ? 0 : 0.6;  // transposed stores
     double cycles = 0;
     for_both_sizes(blocks, [&](Index vec, Index vec_count) {
       const double bytes = as_double(vec * lanes_) * 4, block_bytes = bytes * as_double(s_.r * s_.s * s_.group_c);
       const double stream = bytes / (block_bytes > 0.75 * l2_bytes_ ? 14 : 16);
       for_both_sizes(tiles, [&](Index px, Index px_count) {
         const double tile =
-            150 + 15 * as_double(s_.r * s_.s) + as_double(px * vec) * (4 + as_double(lanes_) * element_cycles);
+            40 + 15 * as_double(s_.r * s_.s) + as_double(px * vec) * (4 + as_double(lanes_) * element_cycles);
         cycles += as_double(vec_count * px_count) * (depth * std::max(step(px, vec), stream) + tile);
       });
     });

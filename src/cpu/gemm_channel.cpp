@@ -155,16 +155,18 @@ class ChannelGemm {
   // Destination to tile (load) or back, where a tile cannot lie in the destination itself.
   template <bool kLoad>
   void exchange(const Tile& t, Index k, Index k_count, float* tile) const {
-    const Index plane = s_.p * s_.q;
-    float* dst = s_.nhwc ? run_.dst + ((t.n * s_.p + t.p) * s_.q + t.q) * s_.k + k
-                         : run_.dst + (t.n * s_.k + k) * plane + t.p * s_.q + t.q;
-    const Index x_step = s_.nhwc ? s_.k : 1, k_step = s_.nhwc ? 1 : plane;
-    for (Index i = 0; i < k_count; ++i)
+    if (s_.nhwc) {
+      float* dst = run_.dst + ((t.n * s_.p + t.p) * s_.q + t.q) * s_.k + k;
       for (Index x = 0; x < t.pixels; ++x) {
-        float& at_dst = dst[x * x_step + i * k_step];
-        float& at_tile = tile[x * b_.tile_step + i];
-        kLoad ? at_tile = at_dst : at_dst = at_tile;
+        float *at_dst = dst + x * s_.k, *at_tile = tile + x * b_.tile_step;
+        std::copy_n(kLoad ? at_dst : at_tile, k_count, kLoad ? at_tile : at_dst);
       }
+      return;
+    }
+    const Index plane = s_.p * s_.q;
+    float* dst = run_.dst + (t.n * s_.k + k) * plane + t.p * s_.q + t.q;
+    kernels_.transpose(kLoad ? Transpose{dst, plane, tile, b_.tile_step, k_count, t.pixels}
+                             : Transpose{tile, b_.tile_step, dst, plane, t.pixels, k_count});
   }
 
   const Run& run_;

@@ -146,6 +146,31 @@ void copy(const PanelCopy& c) {
   copies[vectors - 1][c.stride - 1](c);
 }
 
+// Blocks of 4 x 4; the last block of a row or column overlaps its neighbour, so there are no tails to mask.
+void transpose(const Transpose& t) {
+  if (t.rows < 4 || t.columns < 4) {
+    for (std::ptrdiff_t r = 0; r < t.rows; ++r)
+      for (std::ptrdiff_t c = 0; c < t.columns; ++c) t.to[c * t.to_step + r] = t.from[r * t.from_step + c];
+    return;
+  }
+  const hn::Full128<float> d;
+  const std::ptrdiff_t from_step = t.from_step, to_step = t.to_step;
+  for (std::ptrdiff_t r = 0; r < t.rows; r += 4)
+    for (std::ptrdiff_t c = 0; c < t.columns; c += 4) {
+      const std::ptrdiff_t row = r + 4 <= t.rows ? r : t.rows - 4, column = c + 4 <= t.columns ? c : t.columns - 4;
+      const float* HWY_RESTRICT from = t.from + row * from_step + column;
+      float* HWY_RESTRICT to = t.to + column * to_step + row;
+      const auto r0 = hn::LoadU(d, from), r1 = hn::LoadU(d, from + from_step);
+      const auto r2 = hn::LoadU(d, from + 2 * from_step), r3 = hn::LoadU(d, from + 3 * from_step);
+      const auto low01 = hn::InterleaveLower(d, r0, r1), low23 = hn::InterleaveLower(d, r2, r3);
+      const auto high01 = hn::InterleaveUpper(d, r0, r1), high23 = hn::InterleaveUpper(d, r2, r3);
+      hn::StoreU(hn::ConcatLowerLower(d, low23, low01), d, to);
+      hn::StoreU(hn::ConcatUpperUpper(d, low23, low01), d, to + to_step);
+      hn::StoreU(hn::ConcatLowerLower(d, high23, high01), d, to + 2 * to_step);
+      hn::StoreU(hn::ConcatUpperUpper(d, high23, high01), d, to + 3 * to_step);
+    }
+}
+
 // Fills column `kVectors` of the tables for 1..kRows rows.
 template <int kVectors, int kRows>
 constexpr void add_tiles(GemmKernels& k) {
@@ -160,6 +185,7 @@ constexpr GemmKernels make_kernels() {
   GemmKernels k = {};
   k.lanes = static_cast<int>(kLanes);
   k.copy = copy;
+  k.transpose = transpose;
   k.activate_row = activate_row;
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
   add_tiles<1, 14>(k);

@@ -59,6 +59,15 @@ struct PanelCopy {
   std::ptrdiff_t depth, len, stride;
 };
 
+/// to[column][row] = from[row][column]; steps in floats between rows of either.
+struct Transpose {
+  const float* from;
+  std::ptrdiff_t from_step;
+  float* to;
+  std::ptrdiff_t to_step;
+  std::ptrdiff_t rows, columns;
+};
+
 constexpr int kMaxTileRows = 14, kMaxTileVectors = 4;
 
 struct GemmKernels {
@@ -66,6 +75,7 @@ struct GemmKernels {
   PixelKernel pixel[kMaxTileRows + 1][kMaxTileVectors + 1];      ///< [rows][vectors]; null where there is none
   ChannelKernel channel[kMaxTileRows + 1][kMaxTileVectors + 1];  ///< [pixels][vectors]
   void (*copy)(const PanelCopy&);
+  void (*transpose)(const Transpose&);
   void (*activate_row)(const Activation&, float* row, std::size_t count);
 };
 

@@ -193,12 +193,16 @@ AlignedFloats pack_channel(const Conv2dDesc& d, const Variant& variant, std::spa
     const Index count = std::min(width, group_k - begin * lanes);
     const float* from = weights.data() + (g * group_k + begin * lanes) * depth;
     float* to = packed.data() + (g * vectors + begin) * lanes * depth;
-    for (Index c = 0; c < group_c; ++c)
-      for (Index tap = 0; tap < taps; ++tap) {
-        float* row = to + (tap * group_c + c) * width;
-        for (Index i = 0; i < count; ++i) row[i] = from[i * depth + c * taps + tap];
-        std::fill(row + count, row + width, 0.0F);
-      }
+    if (count < width)
+      for (Index row = 0; row < depth; ++row) std::fill(to + row * width + count, to + (row + 1) * width, 0.0F);
+    // Few filters and channels at a time: filters often lie a multiple of 2 KiB apart, in the same sets of the cache.
+    for (Index c_begin = 0; c_begin < group_c; c_begin += 16)
+      for (Index i_begin = 0; i_begin < count; i_begin += 8)
+        for (Index c = c_begin; c < std::min(group_c, c_begin + 16); ++c)
+          for (Index tap = 0; tap < taps; ++tap) {
+            float* row = to + (tap * group_c + c) * width;
+            for (Index i = i_begin; i < std::min(count, i_begin + 8); ++i) row[i] = from[i * depth + c * taps + tap];
+          }
   }
   return packed;
 }

@@ -30,6 +30,8 @@ constexpr int kPanelFilters = 4, kTileVectors = 2, kTileRows = 4, kFilterVectors
 // one sign (equal channels) add up over kDepth + c / kDepth terms instead of c.
 constexpr int kDepth = 128;
 
+constexpr int kLineFloats = 16;  // of a cache line
+
 /// Row i, step c of the broadcast operand: kFilters rows side by side in each panel ...
 template <int kFilters>
 struct PanelRows {
@@ -48,8 +50,9 @@ struct PanelRows {
 struct PlainRows {
   const float* p;
   std::ptrdiff_t row_stride;
+  const float* ahead;  // weights needed next, a cache line a step
   HWY_INLINE float at(int i, std::ptrdiff_t c) const { return p[i * row_stride + c]; }
-  HWY_INLINE void prefetch(int, std::ptrdiff_t) const {}
+  HWY_INLINE void prefetch(int, std::ptrdiff_t c) const { hwy::Prefetch(ahead + c * kLineFloats); }
 };
 
 /// Vector (i, j) of out (+)= sum over c < depth of a.at(i, c) * vector j of b[c]. b and out are vector-aligned.

@@ -25,6 +25,7 @@ template <int m>
 class NhwcWinograd {
   using T = Tile<m>;
   static constexpr int kPoints = T::kPoints, kPanel = kFilterVectors * kLanes;
+  static constexpr int kSlices = std::max(1, kPanel / kLineFloats);  // cache lines of a panel per channel
   static constexpr int kSegmentTiles = 8;  // neighbours that share columns; their staging stays in L1
 
   static std::ptrdiff_t padded(int channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
@@ -114,8 +115,10 @@ class NhwcWinograd {
       for (int c = 0; c < s.c; c += kDepth) {
         const std::ptrdiff_t depth = std::min(kDepth, s.c - c);
         const float* b = weights + c * panel_stride;
+        // What follows b: more channels, or this panel at the next point. The first few row groups fetch a slice each.
+        const float* next = c + depth < s.c ? b + depth * panel_stride : weights + s.c * padded(s.k);
         for (int t = 0; t < task.tiles; t += kTileRows) {
-          const PlainRows a = {v + t * row + c, row};
+          const PlainRows a = {v + t * row + c, row, next + t / kTileRows % kSlices * depth * kLineFloats};
           const int rows = std::min(kTileRows, task.tiles - t);
           float* to = out + t * kFilterVectors * kProducts;
           if (rows == kTileRows && vectors == kFilterVectors)

@@ -45,8 +45,10 @@ std::vector<Variant> variants(const Conv2dDesc& d, const CpuInfo& info, int thre
       const double ms = predicted_ms(info, isa, d.flops(), efficiency, threads);
       found.push_back({prefix + "." + tile, isa, size, 0, std::max(ms, memory_ms(bytes, used))});
     };
-    if (filter_slot(d) >= 0) add(std::to_string(d.r) + "x" + std::to_string(d.s), d.r, 0.4);
-    add("any", 0, 0.2);
+    // NHWC with a multiplier expands its source element by element.
+    const double expanding = d.layout == Layout::nhwc && d.k != d.c ? 0.4 : 1;
+    if (filter_slot(d) >= 0) add(std::to_string(d.r) + "x" + std::to_string(d.s), d.r, 0.45 * expanding);
+    add("any", 0, 0.2 * expanding);
   }
   return found;
 }

@@ -100,7 +100,9 @@ int run(Arguments& a) {
   for (const auto& [key, value] : session.environment.fields)
     if (!value.empty()) std::cout << key << ": " << value << '\n';
   print_tables(std::cout, session);
+  print_selection(std::cout, session);
   print_comparison(std::cout, session);
+  print_recorded(std::cout, session);
   if (!a.json.empty()) write_file(a.json, to_json(session));
   if (!a.csv.empty()) write_file(a.csv, to_csv(session));
   for (const Result& r : session.results)

@@ -99,8 +99,26 @@ void print_geomeans(TextTable& table, const Grid& grid) {
   }
 }
 
+// For many contenders: a line each, fastest first.
+void print_rankings(std::ostream& out, const Grid& grid, const std::string& name) {
+  out << '\n' << name << " (GFLOP/s, medians; +-% = quartile distance / median)\n";
+  TextTable table({"layer", "contender", "kernel", "GFLOP/s", "+-%"});
+  for (const std::string& layer : grid.layers) {
+    std::vector<const Result*> ranked;
+    for (const std::string& contender : grid.contenders)
+      if (const Result* r = grid.at(layer, contender)) ranked.push_back(r);
+    std::sort(ranked.begin(), ranked.end(), [](const Result* a, const Result* b) { return a->gflops() > b->gflops(); });
+    for (const Result* r : ranked)
+      table.add({r == ranked.front() ? layer : "", r->contender, r->contender == r->kernel ? "" : r->kernel,
+                 gflops_cell(r), r->seconds.empty() ? "" : fixed(100 * r->spread(), 0)});
+  }
+  table.print(out);
+}
+
 void print_table(std::ostream& out, const Session& session, const std::string& name) {
   const Grid grid(session, name);
+  constexpr std::size_t most_columns = 8;
+  if (grid.contenders.size() > most_columns) return print_rankings(out, grid, name);
   std::vector<std::string> head = {"layer", "GFLOP", "kernel", grid.contenders[0], "+-%", "%peak"};
   head.insert(head.end(), grid.contenders.begin() + 1, grid.contenders.end());
   TextTable table(head);
@@ -212,6 +230,67 @@ std::vector<Comparison> compare(const Session& session) {
     }
   }
   return rows;
+}
+
+void print_selection(std::ostream& out, const Session& session) {
+  TextTable table({"layer", "threads", "layout", "chosen", "best", "chosen / best"});
+  std::vector<double> ratios;
+  for (const Result& chosen : session.results) {
+    if (chosen.contender != "convrt" || chosen.gflops() <= 0) continue;
+    const Result* best = nullptr;
+    for (const Result& r : session.results)
+      if (r.contender == r.kernel && !r.peer && r.workload.name == chosen.workload.name && r.layout == chosen.layout &&
+          r.threads == chosen.threads && (best == nullptr || r.gflops() > best->gflops()))
+        best = &r;
+    if (best == nullptr || best->gflops() <= 0) continue;
+    // The chosen kernel was timed twice; its own entry tells the noise, so the comparison is between named entries.
+    const Result* named = session.find(chosen.workload.name, chosen.kernel, chosen.layout, chosen.threads);
+    const double ratio = (named == nullptr ? chosen : *named).gflops() / best->gflops();
+    ratios.push_back(ratio);
+    if (ratio < 0.95)
+      table.add({chosen.workload.name, std::to_string(chosen.threads), chosen.layout == Layout::nhwc ? "NHWC" : "NCHW",
+                 chosen.kernel, best->kernel, fixed(ratio, 2)});
+  }
+  if (ratios.empty()) return;
+  out << "\nselection: geomean of chosen / best kernel " << fixed(geomean(ratios), 3) << ", lowest "
+      << fixed(*std::min_element(ratios.begin(), ratios.end()), 2) << ", over " << ratios.size()
+      << " problems; below 0.95:\n";
+  table.print(out);
+}
+
+void print_recorded(std::ostream& out, const Session& session) {
+  struct Recorded {
+    const char* contender;
+    Layout layout;
+    double one, two;  // GFLOP/s, geomean of peers36 on one and on two threads
+  };
+  // oneDNN 2.6.3 on two cores of a Zen 5 EPYC at about 3.7 GHz, otherwise idle.
+  constexpr Recorded recorded[] = {{"onednn nchw", Layout::nchw, 112, 212},
+                                   {"onednn nhwc", Layout::nhwc, 210, 407},
+                                   {"onednn free", Layout::nhwc, 211, 410},
+                                   {"onednn winograd", Layout::nhwc, 386, 772}};
+  const auto field = [&session](const std::string& key) {
+    for (const auto& [name, value] : session.environment.fields)
+      if (name == key) return value;
+    return std::string();
+  };
+  if (field("arch") != "zen5" || !field("onednn").starts_with("2.6") ||
+      session.suites != std::vector<std::string>{"peers36"})
+    return;
+  TextTable table({"oneDNN's own geomean", "threads", "here", "undisturbed", ""});
+  for (const int threads : {1, 2})
+    for (const Recorded& r : recorded) {
+      std::vector<double> rates;
+      for (const Result& result : session.results)
+        if (result.contender == r.contender && result.threads == threads && result.gflops() > 0)
+          rates.push_back(result.gflops());
+      const double expected = threads == 1 ? r.one : r.two;
+      if (!rates.empty())
+        table.add({r.contender, std::to_string(threads), fixed(geomean(rates), 0), fixed(expected, 0),
+                   geomean(rates) < 0.9 * expected ? "disturbed: ratios do not count" : ""});
+    }
+  out << '\n';
+  table.print(out);
 }
 
 void print_comparison(std::ostream& out, const Session& session) {

@@ -14,6 +14,13 @@ namespace convrt::bench {
 /// peak.
 void print_tables(std::ostream& out, const Session& session);
 
+/// Where each kernel was timed (--kernel=all): how far convrt's choice stands behind the best in the list.
+void print_selection(std::ostream& out, const Session& session);
+
+/// On a CPU of which undisturbed figures of the peer are on record: this run's beside them. A peer that is more than
+/// 10 % slower than it can be means that the run was disturbed and its ratios do not count.
+void print_recorded(std::ostream& out, const Session& session);
+
 /// How convrt compares with oneDNN, layer by layer, then by geomean. One row for each statement and thread count.
 struct Comparison {
   std::string what;

@@ -33,6 +33,11 @@ std::vector<int> selected_threads(const std::vector<int>& wanted) {
   return threads;
 }
 
+std::vector<std::string> suites_of(const Options& options) {
+  if (options.suites.empty() && options.problems.empty()) return {"peers36"};
+  return options.suites;
+}
+
 // A contender on its problem, and what became of it.
 struct Entry {
   std::shared_ptr<Problem> problem;
@@ -47,7 +52,7 @@ class SessionRunner {
   Session run() {
     Session session;
     session.environment = environment();
-    session.suites = options_.suites;
+    session.suites = suites_of(options_);
     const cpu::Isa best = cpu::cpu_info().isas.front();
     for (const int threads : thread_rounds()) {
       build(threads);
@@ -123,6 +128,7 @@ class SessionRunner {
               add_convrt(problem, device, layout, threads, kernel);
               continue;
             }
+            add_convrt(problem, device, layout, threads, "");
             for (const std::string& each : device.kernels(problem->desc(layout)))
               if (each != "cpu.reference") add_convrt(problem, device, layout, threads, each);
           }
@@ -198,9 +204,7 @@ std::vector<Workload> selected_workloads(const Options& options) {
     if (desc.n == 0) core::fail(ErrorCode::invalid_argument, "expected a problem to time, found n = 0 in ", problem);
     all.push_back({desc.str(), desc});
   }
-  std::vector<std::string> suites = options.suites;
-  if (suites.empty() && all.empty()) suites = {"peers36"};
-  for (const std::string& suite : suites)
+  for (const std::string& suite : suites_of(options))
     for (Workload& workload : workloads(suite)) all.push_back(std::move(workload));
   std::erase_if(all, [&](const Workload& w) { return w.name.find(options.filter) == std::string::npos; });
   if (all.empty()) core::fail(ErrorCode::invalid_argument, "no layer's name contains \"", options.filter, "\"");

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "contender.hpp"
 #include "convrt/device.hpp"
@@ -208,6 +209,18 @@ TEST(Report, ComparesLayerByLayerWithTheFasterPeer) {
   EXPECT_EQ(rows[0].weakest, "b");
   EXPECT_NEAR(rows[0].weakest_ratio, 0.5, 1e-12);
   EXPECT_NEAR(rows.back().ratio, 0.5, 1e-12) << "the floor is the weakest layer, not the mean";
+}
+
+TEST(Report, SelectionComparesTheChosenKernelWithTheBest) {
+  Session session;
+  Result chosen = made_up("a", "convrt", Layout::nchw, 2.0), slow = made_up("a", "cpu.slow", Layout::nchw, 2.0),
+         fast = made_up("a", "cpu.fast", Layout::nchw, 1.0);
+  chosen.kernel = slow.kernel = "cpu.slow";
+  fast.kernel = "cpu.fast";
+  session.results = {chosen, slow, fast};
+  std::ostringstream text;
+  print_selection(text, session);
+  EXPECT_NE(text.str().find("chosen / best kernel 0.500"), std::string::npos) << text.str();
 }
 
 }  // namespace

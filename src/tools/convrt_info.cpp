@@ -55,7 +55,7 @@ Json collect(const std::string& problem) {
   for (const convrt::Device& device : convrt::devices()) devices.push_back(device_json(device, problem));
   convrt::set_log(convrt::LogLevel::off, nullptr);
   for (const auto& [name, about] : kVariables) {
-    const char* value = std::getenv(name);
+    const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody here changes the environment
     environment[name] = value == nullptr ? Json() : Json(value);
   }
   Json all = {{"version", CONVRT_VERSION_STRING}, {"devices", devices}};

@@ -19,7 +19,8 @@ struct TicketState;
 struct SlotState;
 }  // namespace core
 
-/// The receipt of one submission. A cheap value; may be dropped. Thread-safe.
+/// The receipt of one submission. A cheap value; may be dropped. Thread-safe. RunStats::total_ms is the time from the
+/// submission (once there was room for it) to its completion.
 class CONVRT_API Ticket {
  public:
   bool done() const;      ///< finished, failed or cancelled
@@ -57,7 +58,7 @@ struct ExecutorStats {
   std::size_t in_flight = 0;     ///< submitted and not yet done
   double device_busy_share = 0;  ///< part of the wall time from first start to last end in which the device computed
   double host_wait_ms = 0;       ///< time producers spent blocked in submit and acquire
-  std::size_t bytes_uploaded = 0, bytes_downloaded = 0;
+  std::size_t bytes_uploaded = 0, bytes_downloaded = 0;  ///< 0 on the CPU, which works where the data lies
 };
 
 /// Keeps `depth` convolutions in flight (triple buffering by default), in order. Thread-safe: many producers may

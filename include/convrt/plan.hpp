@@ -41,6 +41,10 @@ struct RunStats {
 
 /// An immutable convolution on one device with its weights. A cheap value: copies share everything. Thread-safe:
 /// `run` and `enqueue` may be called from many threads at once.
+///
+/// Two environment variables watch every plan made while they are set: CONVRT_VALIDATE=1 checks a sample of the outputs
+/// of every run against a double-precision sum, so a wrong result is an Error{internal} that names kernel, problem and
+/// element; CONVRT_HISTORY=1 keeps how often and how fast each kernel ran each problem, beside the tune cache.
 class CONVRT_API Conv2dPlan {
  public:
   /// `weights`: desc.weights_size() floats, KCRS. `bias`: desc.k floats, or empty for none. Both are copied.

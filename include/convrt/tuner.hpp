@@ -44,7 +44,11 @@ struct TuneOptions {
 };
 
 /// Measures the device's kernels on `desc` with random data, checks each one's numbers against the oracle before its
-/// time counts, stores best and runners-up in the user's tune cache, and returns the ranking. Thread-safe.
+/// time counts, stores best and runners-up in the user's tune cache, and returns the ranking. Thread-safe; one search
+/// at a time per process, so `progress` must not call tune.
+///
+/// The cache is tune-<version>.txt below CONVRT_CACHE_DIR, else $XDG_CACHE_HOME/convrt, else ~/.cache/convrt; deleting
+/// it is always safe. Processes share it. What it cannot read counts as not measured.
 CONVRT_API TuneReport tune(const Device& device, const Conv2dDesc& desc, const TuneOptions& options = {});
 
 }  // namespace convrt

@@ -3,12 +3,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <random>
+#include <thread>
 #include <utility>
 
 #include "core/access.hpp"
+#include "core/cache_file.hpp"
 #include "core/history.hpp"
 #include "core/log.hpp"
 #include "core/ticket.hpp"
@@ -112,6 +116,15 @@ std::vector<std::string> order_of_trial(const TuneKey& key, std::vector<std::str
   return kernels;
 }
 
+/// Times measured beside other work mislead, and they are kept: the user should hear of it.
+void warn_if_busy() {
+  double load = 0;
+  const unsigned cores = std::thread::hardware_concurrency();
+  if (getloadavg(&load, 1) == 1 && cores > 0 && load > 1.5 * cores)
+    log(LogLevel::warning, "tuning while the machine is busy (load ", load, " on ", cores,
+        " cores): the times may mislead; empty ", cache_path("tune").string(), " to tune anew");
+}
+
 /// One search: what is known, what was added, what the caller hears.
 class Search {
  public:
@@ -128,6 +141,7 @@ class Search {
       rank(report_.results);
       return std::move(report_);
     }
+    warn_if_busy();
     Bench bench{backend_, desc_, threads_};
     bool stopped = false;
     for (const std::string& kernel : open) {

@@ -43,17 +43,23 @@ struct Contender {
   int threads = 1;
   bool peer = false;  ///< not ours
   bool hardware_gpu = false;
-  std::string table;  ///< heading of the table its column stands in
+  int runs_a_call = 1;  ///< convolutions one call of `run` makes
+  std::string table;    ///< heading of the table its column stands in
   std::function<void()> run;
   std::function<void()> poison;  ///< fills private destinations with NaN; may be empty
   std::function<void()> fetch;   ///< brings the result into Problem::dst(layout); may be empty where run does
   std::shared_ptr<std::vector<double>> device_ms;  ///< GPU: the device's own time of each run
 };
 
+/// How a GPU's contender works: on tensors that lie on the device, a queue of runs at a time, so that what is timed is
+/// the kernel; or from and to host memory, copies included.
+enum class Transfers { none, host_to_host };
+
 /// convrt itself. `kernel`: empty for its own choice (of the cost model, or also of the tune cache), a name or prefix.
 /// Nothing where the device has no such kernel for this problem; other failures throw.
 std::optional<Contender> make_convrt(const std::shared_ptr<Problem>& problem, const Device& device, Layout layout,
-                                     int threads, const std::string& kernel, bool tuned = false);
+                                     int threads, const std::string& kernel, bool tuned = false,
+                                     Transfers transfers = Transfers::none);
 
 /// Runs once into a destination full of NaN and compares with the double-precision oracle: everything below 0.1 GFLOP,
 /// else at least 4,096 outputs (corners, tile boundaries, seeded random).

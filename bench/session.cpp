@@ -94,6 +94,12 @@ class SessionRunner {
     if (contender->device != "cpu") contender->name = contender->device + (kernel.empty() ? "" : " " + kernel);
     if (!name.empty()) contender->name = name;
     contender->table = table;
+    const bool device_side = contender->device != "cpu" && kernel.empty() && name.empty();
+    add(problem, std::move(*contender));
+    if (!device_side) return;
+    contender = make_convrt(problem, device, layout, threads, kernel, options_.tuned, Transfers::host_to_host);
+    contender->name = device.info().id + " host to host";
+    contender->table = table;
     add(problem, std::move(*contender));
   }
 
@@ -175,6 +181,7 @@ class SessionRunner {
     for (std::size_t i = 0; i < timed.size(); ++i) {
       Result& r = timed[i]->result;
       r.seconds = std::move(jobs[i].seconds);
+      for (double& seconds : r.seconds) seconds /= timed[i]->contender.runs_a_call;
       r.iterations = jobs[i].iterations;
       if (timed[i]->contender.device_ms) r.device_ms = *timed[i]->contender.device_ms;
     }

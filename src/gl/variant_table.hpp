@@ -23,6 +23,7 @@ struct Blocking {
   bool grouped = true;   ///< a filter block stays inside one convolution group
   int invocations = 64;  ///< a work group
   std::uint32_t shared_bytes = 0;
+  double batches = 1;  ///< work groups a tile (Winograd: products that a tile's outputs are spread over)
 };
 
 /// A family of kernels: one file of shaders/. The rows stand in variants.cpp.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/fail.hpp"
+#include "core/winograd.hpp"
 #include "gl/variant_table.hpp"
 
 namespace convrt::gl {
@@ -146,7 +147,8 @@ Blocking winograd_blocking(const Conv2dDesc&, const TileSizes& t) {
           .pixels = t[1] * t[5] * t[5],
           .depth = t[2],
           .invocations = t[0] / t[3] * (t[1] / t[4]),
-          .shared_bytes = static_cast<std::uint32_t>(4 * 2 * t[2] * (t[0] + t[1]))};
+          .shared_bytes = static_cast<std::uint32_t>(4 * 2 * t[2] * (t[0] + t[1])),
+          .batches = static_cast<double>(core::winograd_points(t[5]))};
 }
 Defines winograd_defines(const Conv2dDesc&, const TileSizes& t, const GlInfo&) {
   Defines defines = {{"LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4]))}};
@@ -171,8 +173,9 @@ double guessed_time(const Variant& variant, const Variant::Choice& choice, const
   const double work = tiles * b.pixels * b.rows * static_cast<double>(block_floats(b, desc));
   const int processors = info.compute_units > 0 ? info.compute_units : info.software ? 2 : 16;
   const double slots = processors * (info.software ? 1.0 : std::max(2.0, 512.0 / b.invocations));
-  const double rounds = std::max(1.0, tiles < 8 * slots ? std::ceil(tiles / slots) : tiles / slots);
-  return work / rate(variant, choice, info) * (rounds * slots / tiles);
+  const double groups = tiles * b.batches;
+  const double rounds = std::max(1.0, groups < 8 * slots ? std::ceil(groups / slots) : groups / slots);
+  return work / rate(variant, choice, info) * (rounds * slots / groups);
 }
 
 }  // namespace

@@ -213,8 +213,8 @@ void MultiDeviceState::execute(TicketState& ticket, std::span<const float> src, 
 
 RunStats MultiDeviceState::run(std::span<const float> src, std::span<float> dst) {
   if (std::none_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->alive; }))
-    fail(last_error_->code(), "every device of ", whole_.desc.str(), " has dropped out, the last with: ",
-         last_error_->what());
+    fail(last_error_->code(), "every device of ", whole_.desc.str(),
+         " has dropped out, the last with: ", last_error_->what());
   parts_ = deal(rates());
   std::vector<Job> open;
   for (std::size_t i = 0; i < lanes_.size(); ++i)

@@ -27,8 +27,8 @@ std::string shader_file(std::string_view name);
 /// string number stands for the file (see name_sources). Throws Error: io_error (no such file), internal (no #version).
 std::string shader_text(std::string_view file, const Defines& defines);
 
-/// The variants that also meet the contract of custom shaders (convrt/shader.hpp) for every convolution, unchanged: those
-/// are what convrt::builtin_shader offers.
+/// The variants that also meet the contract of custom shaders (convrt/shader.hpp) for every convolution, unchanged:
+/// those are what convrt::builtin_shader offers.
 std::vector<std::string> contract_shaders();
 /// The text of one of them, e.g. "lds_64": as shader_text without defines, and without #line, as it is to be edited.
 std::string contract_shader(std::string_view name);

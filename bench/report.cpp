@@ -34,6 +34,7 @@ class TextTable {
   explicit TextTable(std::vector<std::string> head) : rows_{std::move(head)} {}
   void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
   void line() { rows_.emplace_back(); }
+  bool empty() const { return rows_.size() == 1; }
   void print(std::ostream& out) const {
     std::vector<std::size_t> width(rows_[0].size());
     for (const auto& row : rows_)
@@ -253,9 +254,9 @@ void print_selection(std::ostream& out, const Session& session) {
   }
   if (ratios.empty()) return;
   out << "\nselection: geomean of chosen / best kernel " << fixed(geomean(ratios), 3) << ", lowest "
-      << fixed(*std::min_element(ratios.begin(), ratios.end()), 2) << ", over " << ratios.size()
-      << " problems; below 0.95:\n";
-  table.print(out);
+      << fixed(*std::min_element(ratios.begin(), ratios.end()), 2) << ", over " << ratios.size() << " problems"
+      << (table.empty() ? "\n" : "; below 0.95:\n");
+  if (!table.empty()) table.print(out);
 }
 
 void print_recorded(std::ostream& out, const Session& session) {

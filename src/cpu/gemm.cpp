@@ -19,7 +19,9 @@ bool is_channel(const Variant& v) { return v.name.back() == 'k'; }
 std::span<const TileSize> tiles(Isa isa) {
   static constexpr TileSize wide[] = {{14, 2, false}, {8, 3, false}, {14, 2, true}, {6, 4, true}};
   static constexpr TileSize narrow[] = {{6, 2, false}, {4, 3, false}, {6, 2, true}};
-  return isa == Isa::avx512 || isa == Isa::neon ? std::span<const TileSize>(wide) : narrow;
+  static constexpr TileSize neon[] = {{10, 2, false}, {6, 3, false}, {10, 2, true}, {5, 4, true}};
+  if (isa == Isa::neon) return neon;
+  return isa == Isa::avx512 ? std::span<const TileSize>(wide) : narrow;
 }
 
 // Predicted clock cycles of one core, all threads' work together. The constants are measured on Zen 4

@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-#include "convrt/error.hpp"
+#include "convrt/convrt.hpp"
 #include "gl/shader_text.hpp"
 #include "gl/variant_table.hpp"
 
@@ -326,6 +326,50 @@ TEST(Text, DefinesGoBehindTheVersionAndKeepTheNumbering) {
   EXPECT_EQ(with_defines("// mine\n#version 430\nvoid main() {}\n", {{"A", "1"}}),
             "// mine\n#version 430\n#define A 1\n#line 3\nvoid main() {}\n");
   EXPECT_THROW(with_defines("void main() {}", {}), Error);
+}
+
+class OnDriver : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    for (const Device& d : devices())
+      if (d.info().id.starts_with("gl:")) device_.emplace_back(d);
+    if (device_.empty()) GTEST_SKIP() << "no GL device here";
+  }
+  std::vector<Device> device_;
+};
+
+TEST_F(OnDriver, EveryFileCompilesAlone) {
+  for (const ShaderFile& file : embedded_shaders()) {
+    if (!file.name.ends_with(".comp")) continue;
+    ShaderSource source;
+    source.glsl = shader_text(file.name, {});
+    source.label = file.name;
+    EXPECT_NO_THROW(gpu_compile_custom_shader(device_.front(), source)) << file.name;
+  }
+}
+
+// Integers sum exactly in any order, so the built-in texts must agree with the CPU's oracle to the bit.
+TEST_F(OnDriver, BuiltinTextsRunUnderThePublicContract) {
+  for (const char* problem : {"n2c5h9w7k13r3s3ph1pw1+relu", "n2c6h11w9k20r3s2sh2ph2pw1g2dh2sw2+nhwc"}) {
+    const Conv2dDesc desc = Conv2dDesc::parse(problem);
+    const auto fill = [](std::size_t n) {
+      std::vector<float> v(n);
+      for (std::size_t i = 0; i < n; ++i) v[i] = static_cast<float>(static_cast<int>(i * 7 % 11) - 5);
+      return v;
+    };
+    const std::vector<float> src = fill(desc.src_size()), weights = fill(desc.weights_size()), bias = fill(desc.k);
+    std::vector<float> expected(desc.dst_size());
+    Conv2dPlan(find_device("cpu"), desc, weights, bias, {.kernel = "cpu.reference"}).run(src, expected);
+    for (const std::string& name : builtin_shader_names()) {
+      ShaderSource source;
+      source.glsl = builtin_shader(name);
+      source.label = name;
+      const CustomShader shader = gpu_compile_custom_shader(device_.front(), source);
+      std::vector<float> dst(desc.dst_size(), -1e30F);
+      gpu_execute_conv2d_custom(shader, desc, src, weights, dst, bias);
+      EXPECT_EQ(dst, expected) << name << ' ' << problem;
+    }
+  }
 }
 
 }  // namespace

@@ -218,8 +218,8 @@ void GlContext::lose(std::exception_ptr error) {
     items.swap(queue_);
     for (Item& item : fenced_) items.push_back(std::move(item));
     fenced_.clear();
-    if (current_ && current_->promise) current_->promise->set_exception(error);
-    if (current_) current_->promise.reset();
+    if (current_) current_->set_exception(error);
+    current_.reset();
     for (Item& item : items)
       if (item.promise) item.promise->set_exception(error);
   }
@@ -245,8 +245,7 @@ void GlContext::loop(const EglDevice& device, std::promise<void> opened) {
     if (!queue_.empty()) {
       Item item = std::move(queue_.front());
       queue_.pop_front();
-      current_.emplace();
-      std::swap(current_->promise, item.promise);
+      std::swap(current_, item.promise);
       lock.unlock();
       run(std::move(item), state);
       lock.lock();
@@ -289,8 +288,7 @@ void GlContext::run(Item item, GlState& state) {
   if (error && is_lost(error)) lose(error);
   ++progress_;
   const std::scoped_lock lock(mutex_);
-  item.promise = std::move(current_->promise);
-  current_.reset();
+  std::swap(current_, item.promise);
   if (!alive_) return;
   if (item.fence != nullptr)
     fenced_.push_back(std::move(item));
@@ -326,8 +324,7 @@ void GlContext::poll(GlState& state) {
     if (fenced_.empty()) return;  // lost meanwhile
     item = std::move(fenced_.front());
     fenced_.pop_front();
-    current_.emplace();
-    std::swap(current_->promise, item.promise);
+    std::swap(current_, item.promise);
   }
   std::exception_ptr error;
   try {
@@ -343,8 +340,7 @@ void GlContext::poll(GlState& state) {
   if (error && is_lost(error)) lose(error);
   ++progress_;
   const std::scoped_lock lock(mutex_);
-  item.promise = std::move(current_->promise);
-  current_.reset();
+  std::swap(current_, item.promise);
   confirmed_ = item.number;
   if (alive_) finish(item, error);
 }

@@ -131,8 +131,8 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Item> queue_;
-  std::deque<Item> fenced_;      // dispatched, waiting for their fences, in order
-  std::optional<Item> current_;  // the promise of what the owner thread is at
+  std::deque<Item> fenced_;                    // dispatched, waiting for their fences, in order
+  std::optional<std::promise<void>> current_;  // of what the owner thread is at
   std::uint64_t pushed_ = 0, last_post_ = 0,
                 confirmed_ = 0;  // numbers of items: a passed fence confirms what is before it
   bool closing_ = false;

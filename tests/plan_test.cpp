@@ -195,7 +195,14 @@ TEST(PlanKernel, TheForcedOneIsTheOneThatRuns) {
     const Environment forced("CONVRT_KERNEL", "sim.gemm.narrow");
     EXPECT_EQ(run({}), Ran("sim.gemm.narrow", 4001));
     EXPECT_EQ(run({.kernel = "sim.gemm2"}), Ran("sim.gemm2.wide", 3001));  // the option outranks the variable
-    EXPECT_EQ(Conv2dPlan(cpu(), d, one, {}, {.tune = Tune::off}).kernel().substr(0, 4), "cpu.");  // another family
+  }
+  {
+    const Environment forced("CONVRT_KERNEL", "gl.basic_64");  // another backend's: no matter of the CPU
+    EXPECT_EQ(Conv2dPlan(cpu(), d, one, {}, {.tune = Tune::off}).kernel().substr(0, 4), "cpu.");
+  }
+  {
+    const Environment misspelt("CONVRT_KERNEL", "cpuu.gemm");
+    EXPECT_ERROR(Conv2dPlan(cpu(), d, one), "invalid_argument", "CONVRT_KERNEL \"cpuu.gemm\"");
   }
   EXPECT_ERROR(run({.kernel = "sim.gem"}), "invalid_argument", "names no kernel of device sim:0");
   EXPECT_ERROR(run({.kernel = "sim.gem"}), "invalid_argument", "it has: sim.winograd_f4x4.fast, sim.gemm.wide");

@@ -44,6 +44,16 @@ std::vector<std::string> best_first(Backend& backend, const Conv2dDesc& desc, co
   return kernels;
 }
 
+// What CONVRT_KERNEL asks of this backend; empty where it asks nothing, or something of the other one.
+std::string forced_kernel(const Backend& backend) {
+  const char* variable = std::getenv("CONVRT_KERNEL");
+  if (variable == nullptr || *variable == '\0') return {};
+  if (names(backend.family(), variable)) return variable;
+  if (names("cpu", variable) || names("gl", variable)) return {};
+  fail(ErrorCode::invalid_argument, "CONVRT_KERNEL \"", variable,
+       "\" names no kernel; expected a kernel or leading components of one, starting with cpu or gl");
+}
+
 }  // namespace
 
 bool allowed(const std::string& kernel, Accuracy accuracy) {
@@ -57,11 +67,8 @@ bool names(std::string_view prefix, std::string_view kernel) {
 std::vector<std::string> select_kernels(Backend& backend, const Conv2dDesc& desc, const PlanOptions& options) {
   std::string wanted = options.kernel, asker = "PlanOptions::kernel";
   if (wanted.empty()) {
-    const char* forced = std::getenv("CONVRT_KERNEL");
-    if (forced != nullptr && *forced != '\0' && names(backend.family(), forced)) {
-      wanted = forced;
-      asker = "CONVRT_KERNEL";
-    }
+    wanted = forced_kernel(backend);
+    asker = "CONVRT_KERNEL";
   }
   const std::vector<std::string> kernels = best_first(backend, desc, options, wanted.empty());
   std::vector<std::string> selected;

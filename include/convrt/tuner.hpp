@@ -47,7 +47,7 @@ struct TuneOptions {
 /// time counts, stores best and runners-up in the user's tune cache, and returns the ranking. Thread-safe; one search
 /// at a time per process, so `progress` must not call tune.
 ///
-/// The cache is tune-<version>.txt below CONVRT_CACHE_DIR, else $XDG_CACHE_HOME/convrt, else ~/.cache/convrt; deleting
+/// The cache is tune-VERSION.txt below CONVRT_CACHE_DIR, else $XDG_CACHE_HOME/convrt, else ~/.cache/convrt; deleting
 /// it is always safe. Processes share it. What it cannot read counts as not measured.
 CONVRT_API TuneReport tune(const Device& device, const Conv2dDesc& desc, const TuneOptions& options = {});
 

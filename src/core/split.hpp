@@ -17,7 +17,7 @@ struct Part {
   Axis axis = Axis::n;
   int begin = 0, end = 0;
   int size() const { return end - begin; }
-  auto operator<=>(const Part&) const = default;
+  auto operator<=>(const Part&) const = default;  // NOLINT(modernize-use-nullptr): mistakes its 0 for a pointer
 };
 
 /// Where a part lies in a whole tensor: `blocks` runs of `length` floats, `stride` apart.

@@ -15,11 +15,11 @@
 namespace convrt::core {
 
 struct TuneKey {
-  std::string device;   ///< name and arch
-  std::string driver;   ///< a new driver compiles and runs differently
-  int threads = 0;      ///< CPU: what a run may use; else 0
-  std::string problem;  ///< Conv2dDesc::str()
-  auto operator<=>(const TuneKey&) const = default;
+  std::string device;                                ///< name and arch
+  std::string driver;                                ///< a new driver compiles and runs differently
+  int threads = 0;                                   ///< CPU: what a run may use; else 0
+  std::string problem;                               ///< Conv2dDesc::str()
+  auto operator<=>(const TuneKey&) const = default;  // NOLINT(modernize-use-nullptr): mistakes its 0 for a pointer
 };
 
 TuneKey tune_key(const Backend& backend, const Conv2dDesc& desc, int threads);

@@ -148,6 +148,7 @@ AlignedFloats pack(const Conv2dDesc& d, const Variant& variant, std::span<const 
         const Index first = b * blocks.filters;
         for (Index i = 0; i < blocks.width(d, b); ++i) {
           const Index k = slice * blocks.slice_k + first + i;
+          // NOLINTNEXTLINE(clang-analyzer-core.NullDereference): every extent is at least 1, so packed is not empty
           *to++ = first + i < blocks.slice_k && k < d.k ? weights[static_cast<std::size_t>(k * taps + from)] : 0.0F;
         }
       }

@@ -24,6 +24,11 @@
 /// Only Highway's headers are used: cpu_probe asks the CPU what it can, so nothing of libhwy is linked.
 #pragma once
 
+// Highway's own debug checks (unoptimised and sanitizer builds) end in hwy::Abort, which is in libhwy and ends the process.
+#ifndef HWY_IS_DEBUG_BUILD
+#define HWY_IS_DEBUG_BUILD 0
+#endif
+
 // SSSE3 and AVX3_DL add compile time and no speed for fp32.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
 

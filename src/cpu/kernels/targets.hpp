@@ -24,7 +24,8 @@
 /// Only Highway's headers are used: cpu_probe asks the CPU what it can, so nothing of libhwy is linked.
 #pragma once
 
-// Highway's own debug checks (unoptimised and sanitizer builds) end in hwy::Abort, which is in libhwy and ends the process.
+// Highway's own debug checks (unoptimised and sanitizer builds) end in hwy::Abort, which is in libhwy and ends the
+// process.
 #ifndef HWY_IS_DEBUG_BUILD
 #define HWY_IS_DEBUG_BUILD 0
 #endif

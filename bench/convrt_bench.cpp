@@ -8,6 +8,7 @@
 
 #include "export.hpp"
 #include "report.hpp"
+#include "scaling.hpp"
 #include "session.hpp"
 #include "tune_report.hpp"
 
@@ -30,6 +31,8 @@ void define(CLI::App& app, Arguments& a) {
   app.add_option("--suite", o.suites, "Suites: " + names + " (default peers36)")->delimiter(',');
   app.add_option("--problem", o.problems, "A problem string, e.g. n1c64h56w56k64r3s3ph1pw1+nhwc; may be repeated");
   app.add_option("--filter", o.filter, "Only layers whose name contains this");
+  app.add_option("--least-gflop", o.least_gflop, "Only layers of at least this much work")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--device", o.devices, "Device ids, \"best\" or \"all\"")->delimiter(',')->capture_default_str();
   app.add_option("--kernel", o.kernels, "Kernel names or prefixes, \"all\" for each; default: convrt's choice")
       ->delimiter(',');
@@ -102,6 +105,7 @@ int run(Arguments& a) {
   print_tables(std::cout, session);
   print_selection(std::cout, session);
   print_comparison(std::cout, session);
+  print_scaling(std::cout, session);
   print_recorded(std::cout, session);
   if (!a.json.empty()) write_file(a.json, to_json(session));
   if (!a.csv.empty()) write_file(a.csv, to_csv(session));

@@ -213,8 +213,12 @@ std::vector<Workload> selected_workloads(const Options& options) {
   }
   for (const std::string& suite : suites_of(options))
     for (Workload& workload : workloads(suite)) all.push_back(std::move(workload));
-  std::erase_if(all, [&](const Workload& w) { return w.name.find(options.filter) == std::string::npos; });
-  if (all.empty()) core::fail(ErrorCode::invalid_argument, "no layer's name contains \"", options.filter, "\"");
+  std::erase_if(all, [&](const Workload& w) {
+    return w.name.find(options.filter) == std::string::npos || w.desc.flops() < options.least_gflop * 1e9;
+  });
+  if (all.empty())
+    core::fail(ErrorCode::invalid_argument, "no layer's name contains \"", options.filter, "\" at ",
+               options.least_gflop, " GFLOP or more");
   return all;
 }
 

@@ -15,6 +15,7 @@ struct Options {
   std::vector<std::string> suites;             ///< empty: peers36 unless problems are given
   std::vector<std::string> problems;           ///< problem strings; their layout stands
   std::string filter;                          ///< only layers whose name contains it
+  double least_gflop = 0;                      ///< only layers of at least this much work
   std::vector<std::string> devices = {"cpu"};  ///< ids, "best" or "all"
   std::vector<std::string> kernels = {""};     ///< "": convrt's choice; a name or prefix; "all": each one listed
   std::vector<int> threads = {1, 0};           ///< 0: all cores

@@ -14,6 +14,7 @@
 #include "peers/onednn.hpp"
 #include "report.hpp"
 #include "runner.hpp"
+#include "scaling.hpp"
 #include "session.hpp"
 #include "statistics.hpp"
 #include "workloads.hpp"
@@ -221,6 +222,27 @@ TEST(Report, SelectionComparesTheChosenKernelWithTheBest) {
   std::ostringstream text;
   print_selection(text, session);
   EXPECT_NE(text.str().find("chosen / best kernel 0.500"), std::string::npos) << text.str();
+}
+
+TEST(Report, ScalingComparesWithOneThreadAndWithTheMultiplyAddLoop) {
+  Session session;
+  for (const int threads : {1, 2, 4})
+    for (const char* layer : {"a", "b"}) {
+      Result r = made_up(layer, "convrt", Layout::nchw, layer[0] == 'a' ? 1.0 / threads : 1.0);
+      r.device = "cpu";
+      r.threads = threads;
+      session.results.push_back(r);
+    }
+  session.peaks = {{"avx2", 1, 10, 0, 3}, {"avx2", 2, 19, 0, 3}, {"avx2", 4, 30, 0, 3}};
+  const std::vector<Scaling> rows = scaling(session);
+  ASSERT_EQ(rows.size(), 4U);
+  EXPECT_NEAR(rows[2].speed_up, 4, 1e-12);
+  EXPECT_NEAR(rows[2].ceiling, 3, 1e-12);
+  EXPECT_NEAR(rows[3].speed_up, 1, 1e-12) << "layer b does not gain";
+  std::ostringstream text;
+  print_scaling(text, session);
+  EXPECT_NE(text.str().find("1.00 (0)*"), std::string::npos) << text.str();
+  EXPECT_EQ(text.str().find("4.00 (0)*"), std::string::npos) << text.str();
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -85,6 +86,31 @@ TEST_F(GlBackend, RunMatchesTheOracle) {
     EXPECT_GT(stats.device_ms, 0);
     EXPECT_LE(stats.device_ms, stats.total_ms);
   }
+}
+
+TEST_F(GlBackend, TellsItsOwnTimeOfEnqueuedRuns) {
+  const Conv2dDesc desc = Conv2dDesc::parse("n2c5h9w7k6r3s3ph1pw1");
+  const auto weights = integers(desc.weights_size(), 1), src = integers(desc.src_size(), 2);
+  const Conv2dPlan plan(*device(), desc, weights);
+  convrt::Buffer from = device()->allocate(src.size()), to = device()->allocate(desc.dst_size());
+  from.upload(src);
+  convrt::core::Backend& backend = *convrt::core::Access::backend(*device());
+  std::vector<int> runs;
+  const auto start = std::chrono::steady_clock::now();
+  const double ms = backend.device_ms(3, [&](int run) {
+    runs.push_back(run);
+    plan.enqueue(from, to);
+  });
+  EXPECT_GT(ms, 0);
+  const std::chrono::duration<double, std::milli> wall = std::chrono::steady_clock::now() - start;
+  EXPECT_LE(ms, wall.count());
+  EXPECT_EQ(runs, (std::vector<int>{0, 1, 2}));
+  std::vector<float> dst(desc.dst_size(), NAN);
+  to.download(dst);
+  EXPECT_EQ(dst, oracle(desc, weights, {}, src));
+  // What cannot be enqueued is the caller's error, and the queue goes on.
+  EXPECT_THROW(backend.device_ms(2, [&](int) { plan.enqueue(to, to); }), convrt::Error);
+  EXPECT_GT(backend.device_ms(1, [&](int) { plan.enqueue(from, to); }), 0);
 }
 
 TEST_F(GlBackend, TenLayersChainOnTheDevice) {

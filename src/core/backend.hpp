@@ -77,6 +77,10 @@ class Backend {
   virtual std::shared_ptr<BackendBuffer> allocate(std::size_t floats) = 0;
   /// Waits for the queue; throws the first error since the last call.
   virtual void synchronize() = 0;
+  /// Milliseconds that the device itself takes for `runs` runs, which `enqueue(0)`, `enqueue(1)`, ... put into its
+  /// queue and do nothing else. They are done one after another, as the layers of a network are, and handed over in one
+  /// go, so that waiting for the host does not count. Default: wall time.
+  virtual double device_ms(int runs, const std::function<void(int run)>& enqueue);
   /// True where BackendBuffers are host memory, so that chains need no staging copies.
   virtual bool host_memory() const = 0;
 

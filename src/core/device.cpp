@@ -1,6 +1,7 @@
 #include "convrt/device.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <mutex>
 
@@ -48,6 +49,14 @@ Registry& registry() {
 }
 
 }  // namespace
+
+double Backend::device_ms(int runs, const std::function<void(int run)>& enqueue) {
+  synchronize();
+  const auto start = std::chrono::steady_clock::now();
+  for (int run = 0; run < runs; ++run) enqueue(run);
+  synchronize();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
 
 std::vector<std::shared_ptr<Backend>> all_backends() {
   Registry& r = registry();

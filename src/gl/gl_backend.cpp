@@ -1,8 +1,10 @@
 #include "gl/gl_backend.hpp"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdlib>
+#include <future>
 #include <string_view>
 #include <utility>
 
@@ -96,6 +98,37 @@ std::shared_ptr<const core::PreparedConv> GlBackend::prepare(const core::Prepare
 
 std::shared_ptr<core::BackendBuffer> GlBackend::allocate(std::size_t floats) {
   return std::make_shared<GlBuffer>(this, device_, floats);
+}
+
+// By timestamp queries. The owner thread waits at the first of them until all runs stand in its queue; then it issues
+// them without a flush in between, so the driver hands them to the GPU together.
+double GlBackend::device_ms(int runs, const std::function<void(int run)>& enqueue) {
+  const auto queries = std::make_shared<std::array<GLuint, 2>>();
+  const auto ms = std::make_shared<double>(0);
+  const std::shared_ptr<GlContext> context = device_->session()->context;
+  std::promise<void> all_posted;
+  context->post([queries, gate = all_posted.get_future().share()](GlState& state) {
+    gate.wait_for(std::chrono::seconds(1));  // bounded: an `enqueue` that waits for the queue must not hang
+    state.gl.GenQueries(2, queries->data());
+    state.barrier();
+    state.gl.QueryCounter((*queries)[0], GL_TIMESTAMP);
+  });
+  for (int run = 0; run < runs; ++run) {
+    enqueue(run);  // where this throws, the promise goes and opens the gate
+    context->post([](GlState& state) { state.barrier(); });
+  }
+  std::future<void> done =
+      context->submit([queries](GlState& state) { state.gl.QueryCounter((*queries)[1], GL_TIMESTAMP); },
+                      [queries, ms](GlState& state) {
+                        std::array<GLuint64, 2> ns = {};
+                        for (std::size_t i = 0; i < 2; ++i)
+                          state.gl.GetQueryObjectui64v((*queries)[i], GL_QUERY_RESULT, &ns[i]);
+                        state.gl.DeleteQueries(2, queries->data());
+                        *ms = static_cast<double>(ns[1] - ns[0]) * 1e-6;
+                      });
+  all_posted.set_value();
+  device_->confirm([&] { context->wait(done); });
+  return *ms;
 }
 
 std::string GlBackend::shipped_tuning() const {

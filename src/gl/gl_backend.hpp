@@ -20,6 +20,7 @@ class GlBackend final : public core::Backend {
   std::shared_ptr<const core::PreparedConv> prepare(const core::PrepareRequest& request) override;
   std::shared_ptr<core::BackendBuffer> allocate(std::size_t floats) override;
   void synchronize() override { device_->synchronize(); }
+  double device_ms(int runs, const std::function<void(int run)>& enqueue) override;
   bool host_memory() const override { return false; }
   std::string shipped_tuning() const override;
   std::shared_ptr<core::CustomProgram> compile_custom(const ShaderSource& source) override;

@@ -89,7 +89,10 @@ TEST_P(DepthwiseOnIsa, NhwcIsRightAtEveryWidthAndChannelCount) {
       expect_right(size + channels + filter + "g" + channels + "+nhwc");
   }
   for (const char* multiplier : {"n1c5h6w7k10r3s3ph1pw1g5+nhwc", "n2c7h20w5k21r3s3sh2sw2ph1pw1g7+nhwc+acc",
-                                 "n1c16h9w9k32r5s5ph2pw2g16+nhwc+gelu"})
+                                 "n1c16h9w9k32r5s5ph2pw2g16+nhwc+gelu",
+                                 // more vectors than one kernel call takes, the last one partial; odd rows
+                                 "n1c1100h3w4k1100r3s3ph1pw1g1100+nhwc+relu", "n2c70h7w9k70r3s3ph1pw1g70+nhwc+acc+tanh",
+                                 "n1c64h9w40k64r3s3sh2sw2ph1pw1g64+nhwc+silu", "n1c40h9w9k40r3s3sh2ph1pw1g40+nhwc"})
     expect_right(multiplier);
 }
 

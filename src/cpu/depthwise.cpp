@@ -4,8 +4,6 @@
 //   NCHW: a band of one channel is copied to zero-padded phase planes that stay in L1, then 4 rows at a time convolved.
 //   NHWC: the source is read in place. Where a vector of destination channels is not a vector of source channels (a
 //         multiplier, the last channels), rows are first expanded to whole vectors, each once, in a ring of R rows.
-#include <omp.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <string>
@@ -13,6 +11,7 @@
 #include "cpu/algorithm.hpp"
 #include "cpu/cost.hpp"
 #include "cpu/kernels/depthwise_kernels.hpp"
+#include "cpu/parallel.hpp"
 #include "cpu/phase_planes.hpp"
 
 namespace convrt::cpu {
@@ -32,22 +31,31 @@ int filter_slot(const Conv2dDesc& d) {
   return (d.r - 3) / 2;
 }
 
+// Threads worth starting: a thread repays its wake-up after a few microseconds, and every kernel here does more than
+// 50 GFLOP/s.
+int threads_for(const Conv2dDesc& d, int threads) {
+  constexpr double flops_per_thread = 3e5;
+  return static_cast<int>(std::clamp(d.flops() / flops_per_thread, 1.0, static_cast<double>(threads)));
+}
+
 // Variant::rows: the filter size a kernel is made for, 0 for any.
 std::vector<Variant> variants(const Conv2dDesc& d, const CpuInfo& info, int threads) {
   std::vector<Variant> found;
   if (d.groups != d.c || d.c == 1) return found;
   const double bytes = 4.0 * (static_cast<double>(d.src_size()) + static_cast<double>(d.dst_size()));
-  const int used = useful_threads(d.flops(), threads);
+  const int used = threads_for(d, threads);
   for (const Isa isa : info.isas) {
     if (depthwise_kernels(isa) == nullptr) continue;
     const std::string prefix = std::string("cpu.depthwise.") + to_string(isa);
     const auto add = [&](const std::string& tile, int size, double efficiency) {
-      const double ms = predicted_ms(info, isa, d.flops(), efficiency, threads);
-      found.push_back({prefix + "." + tile, isa, size, 0, std::max(ms, memory_ms(bytes, used))});
+      const double ms = d.flops() / (peak_gflops(info, isa) * efficiency * used * 1e6);
+      found.push_back(
+          {prefix + "." + tile, isa, size, 0, std::max(ms, memory_ms(bytes, used)) + (used > 1 ? kForkJoinMs : 0)});
     };
+    const double known = d.layout == Layout::nhwc ? 0.9 : 0.45;
     // NHWC with a multiplier expands its source element by element.
     const double expanding = d.layout == Layout::nhwc && d.k != d.c ? 0.4 : 1;
-    if (filter_slot(d) >= 0) add(std::to_string(d.r) + "x" + std::to_string(d.s), d.r, 0.45 * expanding);
+    if (filter_slot(d) >= 0) add(std::to_string(d.r) + "x" + std::to_string(d.s), d.r, known * expanding);
     add("any", 0, 0.2 * expanding);
   }
   return found;
@@ -150,33 +158,56 @@ void execute_strips(const Run& run, const DepthwiseKernels& kernels) {
   for (int s = 0; s < d.s; ++s) offsets[d.r + s] = shape.planes.column_offset(s);
   const Index bands = (d.p() + shape.band - 1) / shape.band;
   const Index tasks = Index{d.n} * d.c * bands;
-  const int threads = useful_threads(d.flops(), run.threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (Index task = 0; task < tasks; ++task)
+  for_each_task(threads_for(d, run.threads), tasks, [&](Index task, int thread) {
     run_band(run, kernels, shape, offsets, task / bands / d.c, task / bands % d.c,
              static_cast<int>(task % bands) * shape.band,
-             run.scratch + shape.table_floats + omp_get_thread_num() * shape.thread_floats);
+             run.scratch + shape.table_floats + thread * shape.thread_floats);
+  });
 }
 
 // ---- NHWC
 
-// Per thread: [rows][W][lanes] source rows expanded to whole vectors, then one bias vector.
+// A task: a band of rows of neighbouring vectors of destination channels. Source channels stand where the kernels want
+// them unless there is a multiplier or the vector is the last, partial one; those vectors are expanded first, a few
+// rows at a time. Scratch per thread: [rows][W][lanes] source rows expanded to whole vectors, then one bias vector.
 struct NhwcShape {
-  Index lanes, blocks;  // blocks of `lanes` destination channels
-  Index chunk;          // destination rows of a task: enough to reuse source rows in L1, few enough to share out
-  Index row_floats;     // of an expanded row
-  Index expanded_floats, thread_floats;
+  Index lanes, blocks;    // vectors of destination channels
+  Index in_place;         // the first ones, which need no expansion
+  Index at_once;          // vectors of one kernel call
+  Index bands, slabs;     // tasks of an image: [bands of rows][slabs of vectors]
+  Index expand_rows = 0;  // destination rows per expansion
+  Index row_floats;       // of an expanded row
+  Index expanded_floats = 0, thread_floats;
 
-  NhwcShape(const Conv2dDesc& d, Index vector_lanes)
+  NhwcShape(const Conv2dDesc& d, Index vector_lanes, int threads)
       : lanes(vector_lanes),
         blocks((d.k + lanes - 1) / lanes),
-        chunk(std::min(d.p(), 8)),
-        row_floats(d.w * lanes),
-        expanded_floats(d.k == d.c && d.k % lanes == 0 ? 0 : std::min<Index>(d.h, source_rows(d)) * row_floats),
-        thread_floats(round_up(expanded_floats + lanes, 16)) {}
+        in_place(d.k == d.c ? d.k / lanes : 0),
+        at_once(vectors_at_once(d)),
+        slabs(1),
+        row_floats(d.w * lanes) {
+    // As many tasks as threads. Rows are shared out first: two threads that write neighbouring channels of a pixel take
+    // cache lines from each other's prefetchers. Tiles are two rows high.
+    while (threads % slabs != 0 || threads / slabs > (d.p() + 1) / 2) ++slabs;
+    bands = threads / slabs;
+    if (in_place < blocks) {
+      expand_rows = std::min(d.p(), 8);
+      expanded_floats = std::min<Index>(d.h, source_rows(d)) * row_floats;
+    }
+    thread_floats = round_up(expanded_floats + lanes, 16);
+  }
 
+  // Source rows of one expansion.
   Index source_rows(const Conv2dDesc& d) const {
-    return (chunk - 1) * d.stride_h + (Index{d.r} - 1) * d.dilation_h + 1;
+    return (expand_rows - 1) * d.stride_h + (Index{d.r} - 1) * d.dilation_h + 1;
+  }
+
+ private:
+  // The more the better for the prefetchers, but the source rows that the next row of tiles shares should stay in L2.
+  Index vectors_at_once(const Conv2dDesc& d) const {
+    const Index rows = (Index{d.r} - 1) * d.dilation_h + 1 + d.stride_h;
+    const Index l2 = static_cast<Index>(cpu_info().l2_bytes / sizeof(float));
+    return std::clamp<Index>(l2 / 2 / (rows * d.w * lanes), 4, 64);
   }
 };
 
@@ -195,12 +226,13 @@ void expand_rows(const Run& run, const NhwcShape& shape, Index image, Index k0, 
   }
 }
 
-void run_chunk(const Run& run, const DepthwiseKernels& kernels, const NhwcShape& shape, Index image, Index block,
-               Index first_p, float* scratch) {
+// Rows [first_p, last_p) of `count` destination channels from k0 on; they begin a vector.
+void run_vectors(const Run& run, const DepthwiseKernels& kernels, const NhwcShape& shape, Index image, Index k0,
+                 Index count, Index first_p, Index last_p, float* scratch) {
   const Conv2dDesc& d = run.desc;
-  const Index p_end = d.p(), q_end = d.q(), k0 = block * shape.lanes, count = std::min(shape.lanes, d.k - k0);
-  const Index last_p = std::min(first_p + shape.chunk, p_end);
+  const Index p_end = d.p(), q_end = d.q();
   DepthwisePixels a{.src = run.src + image * d.h * d.w * d.c + k0,
+                    .blocks = (count + shape.lanes - 1) / shape.lanes,
                     .row_stride = Index{d.w} * d.c,
                     .pixel_stride = d.c,
                     .first_h = 0,
@@ -214,7 +246,7 @@ void run_chunk(const Run& run, const DepthwiseKernels& kernels, const NhwcShape&
                     .dilation_w = d.dilation_w,
                     .pad_top = d.pad_top,
                     .pad_left = d.pad_left,
-                    .weights = run.weights + block * d.r * d.s * shape.lanes,
+                    .weights = run.weights + k0 * d.r * d.s,
                     .bias = run.bias + k0,
                     .dst = run.dst + image * p_end * q_end * d.k + k0,
                     .dst_row_stride = q_end * d.k,
@@ -222,10 +254,10 @@ void run_chunk(const Run& run, const DepthwiseKernels& kernels, const NhwcShape&
                     .first_p = first_p,
                     .last_p = last_p,
                     .q = q_end,
-                    .count = count,
+                    .count = std::min(count, shape.lanes),
                     .accumulate = d.accumulate,
                     .activation = d.activation};
-  if (d.k != d.c || count < shape.lanes) {
+  if (k0 >= shape.in_place * shape.lanes) {
     const Index top = first_p * d.stride_h - d.pad_top;
     a.first_h = std::clamp<Index>(top, 0, d.h);
     const Index last_h = std::min<Index>(top + shape.source_rows(d), d.h) - 1;
@@ -242,13 +274,25 @@ void run_chunk(const Run& run, const DepthwiseKernels& kernels, const NhwcShape&
 
 void execute_nhwc(const Run& run, const DepthwiseKernels& kernels) {
   const Conv2dDesc& d = run.desc;
-  const NhwcShape shape(d, kernels.lanes);
-  const Index chunks = (d.p() + shape.chunk - 1) / shape.chunk, tasks = d.n * shape.blocks * chunks;
-  const int threads = useful_threads(d.flops(), run.threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (Index task = 0; task < tasks; ++task)
-    run_chunk(run, kernels, shape, task / chunks / shape.blocks, task / chunks % shape.blocks,
-              task % chunks * shape.chunk, run.scratch + omp_get_thread_num() * shape.thread_floats);
+  const int threads = threads_for(d, run.threads);
+  const NhwcShape shape(d, kernels.lanes, threads);
+  const Index tasks = shape.bands * shape.slabs;
+  for_each_task(threads, d.n * tasks, [&](Index task, int thread) {
+    const Index image = task / tasks, band = task % tasks / shape.slabs, slab = task % shape.slabs;
+    const Index first_p = d.p() * band / shape.bands, last_p = d.p() * (band + 1) / shape.bands;
+    const Index end = shape.blocks * (slab + 1) / shape.slabs, in_place = std::min(end, shape.in_place);
+    float* scratch = run.scratch + thread * shape.thread_floats;
+    Index block = shape.blocks * slab / shape.slabs;
+    for (Index next; block < in_place; block = next) {
+      next = std::min(block + shape.at_once, in_place);
+      run_vectors(run, kernels, shape, image, block * shape.lanes, (next - block) * shape.lanes, first_p, last_p,
+                  scratch);
+    }
+    for (; block < end; ++block)
+      for (Index p = first_p; p < last_p; p += shape.expand_rows)
+        run_vectors(run, kernels, shape, image, block * shape.lanes, std::min(shape.lanes, d.k - block * shape.lanes),
+                    p, std::min(p + shape.expand_rows, last_p), scratch);
+  });
 }
 
 std::size_t scratch_floats(const Conv2dDesc& d, const Variant& variant, int threads) {
@@ -258,7 +302,7 @@ std::size_t scratch_floats(const Conv2dDesc& d, const Variant& variant, int thre
     const NchwShape shape(d, lanes);
     return static_cast<std::size_t>(shape.table_floats + threads * shape.thread_floats);
   }
-  const NhwcShape shape(d, lanes);
+  const NhwcShape shape(d, lanes, 1);
   return static_cast<std::size_t>(threads * shape.thread_floats);
 }
 

@@ -3,8 +3,7 @@
 //
 // NCHW, lanes are pixels. `strip` keeps 4 destination rows x 2 vectors in registers and loads each source row once per
 // tap column; a 3x3 stride-1 tile makes 36 + 9 loads for 72 FMAs.
-// NHWC, lanes are channels. `row` keeps 7 destination pixels in registers and loads each source pixel once per tap row;
-// 3x3 stride 1: 27 + 9 loads for 63 FMAs. 7 because image widths of the common networks are multiples of 7.
+// NHWC, lanes are channels: depthwise_nhwc-inl.h.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/kernels/depthwise_kernels.cpp"
 #include "cpu/kernels/depthwise_kernels.hpp"
@@ -14,6 +13,7 @@
 #include "hwy/highway.h"
 // clang-format on
 #include "cpu/kernels/activation-inl.h"
+#include "cpu/kernels/depthwise_nhwc-inl.h"
 #include "cpu/kernels/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -21,8 +21,6 @@ namespace convrt::cpu::HWY_NAMESPACE {
 #if CONVRT_TARGET
 
 namespace hn = hwy::HWY_NAMESPACE;
-
-constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;  // 32, otherwise 16
 
 // Vectors per row of a strip tile: accumulators, one weight per tap row and a source vector must fit the registers.
 template <int R>
@@ -346,108 +344,6 @@ void plane(const DepthwisePlane& a) {
 }
 
 #endif  // CONVRT_MASKED_LOADS
-
-// Pixels of a tile; SSE4 has no fused multiply-add, so the product needs a register too.
-constexpr int kPixels = HWY_TARGET == HWY_SSE4 ? 4 : 7;
-
-// Destination pixels [q0, q0 + NQ) of row p. EDGE: some taps may stand left or right of the image.
-template <int S, int SW, int NQ, bool EDGE, class D>
-HWY_INLINE void pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, std::ptrdiff_t q0) {
-  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
-  constexpr int columns = (NQ - 1) * SW + S;
-  const std::ptrdiff_t w0 = q0 * SW - a.pad_left, pixel_stride = a.pixel_stride;
-  std::ptrdiff_t h = p * a.stride_h - a.pad_top;
-  const float* weights = a.weights;
-  hn::Vec<D> sum[NQ];
-  HWY_UNROLL(8)
-  for (int i = 0; i < NQ; ++i) sum[i] = hn::LoadU(d, a.bias);
-  HWY_UNROLL(1)
-  for (int r = 0; r < a.r; ++r, h += a.dilation_h, weights += S * lanes) {
-    if (h < 0 || h >= a.h) continue;
-    hn::Vec<D> w[S];
-    HWY_UNROLL(7)
-    for (int s = 0; s < S; ++s) w[s] = hn::LoadU(d, weights + s * lanes);
-    const float* at = a.src + (h - a.first_h) * a.row_stride + w0 * pixel_stride;
-    HWY_UNROLL(20)
-    for (int i = 0; i < columns; ++i, at += pixel_stride) {
-      if (EDGE && (w0 + i < 0 || w0 + i >= a.w)) continue;
-      const hn::Vec<D> x = hn::LoadU(d, at);
-      HWY_UNROLL(8)
-      for (int q = 0; q < NQ; ++q) {
-        const int s = i - q * SW;
-        if (s >= 0 && s < S) sum[q] = hn::MulAdd(w[s], x, sum[q]);
-      }
-    }
-  }
-  float* dst = a.dst + p * a.dst_row_stride + q0 * a.dst_pixel_stride;
-  HWY_UNROLL(8)
-  for (int i = 0; i < NQ; ++i) finish(d, sum[i], a.accumulate, a.activation, dst + i * a.dst_pixel_stride, a.count);
-}
-
-template <int S, int SW, int NQ, class D>
-HWY_INLINE void pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, std::ptrdiff_t q0) {
-  const std::ptrdiff_t w0 = q0 * SW - a.pad_left;
-  if (w0 >= 0 && w0 + (NQ - 1) * SW + S <= a.w)
-    pixel_tile<S, SW, NQ, false>(d, a, p, q0);
-  else
-    pixel_tile<S, SW, NQ, true>(d, a, p, q0);
-}
-
-HWY_INLINE void activate_pixels(const DepthwisePixels& a, std::ptrdiff_t p) {
-  if (is_long(a.activation))
-    for (std::ptrdiff_t q = 0; q < a.q; ++q)
-      activate_row(a.activation, a.dst + p * a.dst_row_stride + q * a.dst_pixel_stride,
-                   static_cast<std::size_t>(a.count));
-}
-
-template <int S, int SW>
-void pixels(const DepthwisePixels& a) {
-  const hn::ScalableTag<float> d;
-  for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p) {
-    std::ptrdiff_t q0 = 0;
-    for (; q0 + kPixels <= a.q; q0 += kPixels) pixel_tile<S, SW, kPixels>(d, a, p, q0);
-    for (; q0 + 3 <= a.q; q0 += 3) pixel_tile<S, SW, 3>(d, a, p, q0);
-    for (; q0 < a.q; ++q0) pixel_tile<S, SW, 1>(d, a, p, q0);
-    activate_pixels(a, p);
-  }
-}
-
-// Any taps: NQ pixels against one weight vector.
-template <int NQ, class D>
-HWY_INLINE void any_pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, std::ptrdiff_t q0) {
-  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
-  hn::Vec<D> sum[NQ];
-  HWY_UNROLL(8)
-  for (int i = 0; i < NQ; ++i) sum[i] = hn::LoadU(d, a.bias);
-  for (int r = 0; r < a.r; ++r) {
-    const std::ptrdiff_t h = p * a.stride_h - a.pad_top + std::ptrdiff_t{r} * a.dilation_h;
-    if (h < 0 || h >= a.h) continue;
-    const float* row = a.src + (h - a.first_h) * a.row_stride;
-    HWY_UNROLL(1)
-    for (int s = 0; s < a.s; ++s) {
-      const std::ptrdiff_t w0 = q0 * a.stride_w - a.pad_left + std::ptrdiff_t{s} * a.dilation_w;
-      const hn::Vec<D> w = hn::LoadU(d, a.weights + (r * a.s + s) * lanes);
-      HWY_UNROLL(8)
-      for (int i = 0; i < NQ; ++i) {
-        const std::ptrdiff_t at = w0 + std::ptrdiff_t{i} * a.stride_w;
-        if (at >= 0 && at < a.w) sum[i] = hn::MulAdd(w, hn::LoadU(d, row + at * a.pixel_stride), sum[i]);
-      }
-    }
-  }
-  float* dst = a.dst + p * a.dst_row_stride + q0 * a.dst_pixel_stride;
-  HWY_UNROLL(8)
-  for (int i = 0; i < NQ; ++i) finish(d, sum[i], a.accumulate, a.activation, dst + i * a.dst_pixel_stride, a.count);
-}
-
-void any_pixels(const DepthwisePixels& a) {
-  const hn::ScalableTag<float> d;
-  for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p) {
-    std::ptrdiff_t q0 = 0;
-    for (; q0 + kPixels <= a.q; q0 += kPixels) any_pixel_tile<kPixels>(d, a, p, q0);
-    for (; q0 < a.q; ++q0) any_pixel_tile<1>(d, a, p, q0);
-    activate_pixels(a, p);
-  }
-}
 
 #define CONVRT_STRIPS(R, SH) \
   { strip<R, SH, 1>, strip<R, SH, 2>, strip<R, SH, 3>, strip<R, SH, 4> }

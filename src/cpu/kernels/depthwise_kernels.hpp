@@ -39,18 +39,20 @@ struct DepthwisePlane {
   Activation activation;
 };
 
-/// NHWC: destination rows [first_p, last_p) of up to `lanes` channels; lanes are channels. Taps in padding are skipped.
+/// NHWC: destination rows [first_p, last_p) of `blocks` vectors of channels that stand side by side. Taps in padding
+/// are skipped.
 struct DepthwisePixels {
   const float* src;  ///< row first_h, column 0, first channel; whole vectors are read
+  std::ptrdiff_t blocks;
   std::ptrdiff_t row_stride, pixel_stride;
   std::ptrdiff_t first_h, h, w;
   int r, s, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
-  const float* weights;  ///< [R][S][lanes]
-  const float* bias;     ///< [lanes]
+  const float* weights;  ///< [blocks][R][S][lanes]
+  const float* bias;     ///< [blocks][lanes]
   float* dst;            ///< row 0, column 0, first channel
   std::ptrdiff_t dst_row_stride, dst_pixel_stride;
   std::ptrdiff_t first_p, last_p, q;
-  std::ptrdiff_t count;  ///< channels to store, at most `lanes`
+  std::ptrdiff_t count;  ///< channels to store of each block: `lanes`, or fewer where blocks = 1
   bool accumulate;
   Activation activation;
 };

@@ -23,6 +23,8 @@ namespace convrt::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
+constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;  // 32, otherwise 16
+
 /// Activations too long to be inlined after every accumulator: they would crowd the kernels out of the instruction
 /// cache. They run as a second pass (activate_row) over what was just stored.
 HWY_INLINE bool is_long(const Activation& a) {

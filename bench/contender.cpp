@@ -1,12 +1,11 @@
 #include "contender.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <random>
 #include <utility>
 
-#include "convrt/plan.hpp"
+#include "core/access.hpp"
 #include "core/select.hpp"
 
 namespace convrt::bench {
@@ -28,14 +27,16 @@ void to_nhwc(const float* from, float* to, int images, int channels, std::size_t
       for (std::size_t i = 0; i < plane; ++i) to[(n * plane + i) * c_end + c] = from[(n * c_end + c) * plane + i];
 }
 
-// Tensors on the device, in as many sets as it takes to keep them out of its caches.
+// Tensors on the device, in as many sets as it takes to keep them out of its caches (an H200's L2 holds 50 MB). A set
+// so large needs no second. Few enough that the driver's bookkeeping of buffers does not show.
 struct Resident {
   std::vector<Buffer> src, dst;
   std::size_t next = 0;
   Resident(const Device& device, const Conv2dDesc& desc, std::span<const float> from) {
-    constexpr std::size_t enough_floats = (std::size_t{256} << 20) / sizeof(float);
+    constexpr std::size_t enough_floats = (std::size_t{192} << 20) / sizeof(float), most_sets = 64;
     const std::size_t set = desc.src_size() + desc.dst_size();
-    const std::size_t sets = device.info().software ? 1 : std::clamp<std::size_t>(enough_floats / set, 1, 8);
+    const std::size_t sets =
+        device.info().software ? 1 : std::clamp<std::size_t>((enough_floats + set - 1) / set, 1, most_sets);
     for (std::size_t i = 0; i < sets; ++i) {
       src.push_back(device.allocate(desc.src_size()));
       src.back().upload(from);
@@ -44,30 +45,31 @@ struct Resident {
   }
 };
 
-// On a device the queue is filled and then waited for: the time is the kernel's, launch gaps included.
+// On a device a queue of runs is timed by the device's own clock.
 void make_resident(Contender& c, const Conv2dPlan& plan, const std::shared_ptr<Problem>& problem) {
   const auto resident = std::make_shared<Resident>(plan.device(), plan.desc(), problem->src(c.layout));
   const auto first = [resident, dst = problem->dst(c.layout)](auto action) {
     resident->next = 0;
     action(resident->dst.front(), dst);
   };
+  c.sets = static_cast<int>(resident->src.size());
   c.poison = [first] { first([](Buffer& device, std::span<float> host) { device.upload(host); }); };
   c.fetch = [first] { first([](Buffer& device, std::span<float> host) { device.download(host); }); };
-  const auto launch = [resident, plan, problem](int runs) {
-    for (int i = 0; i < runs; ++i) {
+  c.device_ms = std::make_shared<std::vector<double>>();
+  c.device_clock = true;
+  const auto launch = [resident, plan, problem, device_ms = c.device_ms](int runs) {
+    const auto enqueue = [&](int) {
       const std::size_t set = resident->next++ % resident->src.size();
       plan.enqueue(resident->src[set], resident->dst[set]);
-    }
-    plan.device().synchronize();
+    };
+    device_ms->push_back(core::Access::backend(plan.device())->device_ms(runs, enqueue) / runs);
   };
   launch(1);
-  const auto begin = std::chrono::steady_clock::now();
   launch(1);
-  const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
-  c.runs_a_call = static_cast<int>(std::clamp(5 / ms, 1.0, 200.0));
+  int runs = static_cast<int>(std::clamp(5 / std::max(c.device_ms->back(), 1e-3), 1.0, 256.0));
   // A check compares what one run makes of the poisoned tensor; more would accumulate.
-  if (plan.desc().accumulate) c.runs_a_call = 1;
-  c.run = [launch, runs = c.runs_a_call] { launch(runs); };
+  if (plan.desc().accumulate) runs = 1;
+  c.run = [launch, runs] { launch(runs); };
 }
 
 }  // namespace
@@ -100,25 +102,26 @@ std::span<float> Problem::dst(Layout layout) {
 }
 
 std::optional<Contender> make_convrt(const std::shared_ptr<Problem>& problem, const Device& device, Layout layout,
-                                     int threads, const std::string& kernel, bool tuned, Transfers transfers) {
+                                     int threads, const ConvrtOptions& options) {
   const Conv2dDesc desc = problem->desc(layout);
+  const std::string& kernel = options.kernel;
   const std::vector<std::string> offered = device.kernels(desc);
   if (!kernel.empty() &&
       std::none_of(offered.begin(), offered.end(), [&](const auto& name) { return core::names(kernel, name); }))
     return std::nullopt;
-  PlanOptions options;
-  options.kernel = kernel;
-  options.threads = threads;
-  options.tune = tuned ? Tune::cached : Tune::off;
-  const Conv2dPlan plan(device, desc, problem->weights(), {}, options);
+  const Conv2dPlan plan(device, desc, problem->weights(), {},
+                        {.kernel = kernel,
+                         .tune = options.tuned ? Tune::cached : Tune::off,
+                         .accuracy = options.accuracy,
+                         .threads = threads});
   Contender c;
   c.name = kernel.empty() ? "convrt" : kernel;
   c.kernel = plan.kernel();
   c.device = device.info().id;
   c.hardware_gpu = c.device != "cpu" && !device.info().software;
   c.layout = layout;
-  c.threads = threads;
-  if (c.device != "cpu" && transfers == Transfers::none) {
+  c.threads = c.device == "cpu" ? threads : 0;
+  if (c.device != "cpu" && options.transfers == Transfers::none) {
     make_resident(c, plan, problem);
     return c;
   }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "convrt/device.hpp"
+#include "convrt/plan.hpp"
 #include "core/verify.hpp"
 #include "cpu/aligned.hpp"
 #include "workloads.hpp"
@@ -43,23 +44,29 @@ struct Contender {
   int threads = 1;
   bool peer = false;  ///< not ours
   bool hardware_gpu = false;
-  int runs_a_call = 1;  ///< convolutions one call of `run` makes
-  std::string table;    ///< heading of the table its column stands in
+  int sets = 1;       ///< of tensors on the device that runs take in turn
+  std::string table;  ///< heading of the table its column stands in
   std::function<void()> run;
   std::function<void()> poison;  ///< fills private destinations with NaN; may be empty
   std::function<void()> fetch;   ///< brings the result into Problem::dst(layout); may be empty where run does
-  std::shared_ptr<std::vector<double>> device_ms;  ///< GPU: the device's own time of each run
+  std::shared_ptr<std::vector<double>> device_ms;  ///< GPU: `run` appends the device's own time of one convolution
+  bool device_clock = false;                       ///< device_ms is the time that counts, not the wall time of `run`
 };
 
 /// How a GPU's contender works: on tensors that lie on the device, a queue of runs at a time, so that what is timed is
-/// the kernel; or from and to host memory, copies included.
+/// the kernel, by the GPU's timer; or from and to host memory, copies included, by the wall clock.
 enum class Transfers { none, host_to_host };
 
-/// convrt itself. `kernel`: empty for its own choice (of the cost model, or also of the tune cache), a name or prefix.
-/// Nothing where the device has no such kernel for this problem; other failures throw.
+struct ConvrtOptions {
+  std::string kernel = {};  ///< empty for its own choice, or a name or prefix
+  bool tuned = false;  ///< its own choice: also by the tune cache and the shipped results, not the cost model alone
+  Accuracy accuracy = Accuracy::normal;
+  Transfers transfers = Transfers::none;
+};
+
+/// convrt itself. Nothing where the device has no such kernel for this problem; other failures throw.
 std::optional<Contender> make_convrt(const std::shared_ptr<Problem>& problem, const Device& device, Layout layout,
-                                     int threads, const std::string& kernel, bool tuned = false,
-                                     Transfers transfers = Transfers::none);
+                                     int threads, const ConvrtOptions& options = {});
 
 /// Runs once into a destination full of NaN and compares with the double-precision oracle: everything below 0.1 GFLOP,
 /// else at least 4,096 outputs (corners, tile boundaries, seeded random).

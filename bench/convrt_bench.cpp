@@ -20,7 +20,7 @@ using namespace convrt::bench;
 struct Arguments {
   Options options;
   std::string layout = "both", clock = "wall", json, csv;
-  bool list = false, no_peers = false, quick = false;
+  bool strict = false, no_end_to_end = false, list = false, no_peers = false, quick = false;
   double tune_ms = 0;
 };
 
@@ -30,6 +30,9 @@ void define(CLI::App& app, Arguments& a) {
   for (const Suite& suite : suites()) names.append(names.empty() ? "" : ", ").append(suite.name);
   app.add_option("--suite", o.suites, "Suites: " + names + " (default peers36)")->delimiter(',');
   app.add_option("--problem", o.problems, "A problem string, e.g. n1c64h56w56k64r3s3ph1pw1+nhwc; may be repeated");
+  app.add_option("--batch", o.batches, "Batch sizes: the layers of the suites at each of these N instead of their own")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 65536));
   app.add_option("--filter", o.filter, "Only layers whose name contains this");
   app.add_option("--least-gflop", o.least_gflop, "Only layers of at least this much work")
       ->check(CLI::NonNegativeNumber);
@@ -62,7 +65,10 @@ void define(CLI::App& app, Arguments& a) {
       ->expected(0, 1)
       ->default_str("2000")
       ->check(CLI::PositiveNumber);
-  app.add_flag("--tuned", o.tuned, "Let convrt choose by the tune cache too; default: its cost model alone");
+  app.add_flag("--tuned", o.tuned,
+               "Let convrt choose by tune cache and shipped results too; default: its cost model alone");
+  app.add_flag("--strict", a.strict, "Accuracy::strict: convrt's choice is never a Winograd kernel");
+  app.add_flag("--no-end-to-end", a.no_end_to_end, "GPUs: time the kernels alone, not also from and to host memory");
   app.add_flag("--list", a.list, "Print the suites, or the layers of the chosen suites and problems, and stop");
 }
 
@@ -83,6 +89,8 @@ int run(Arguments& a) {
   Options& o = a.options;
   if (a.layout != "both") o.layouts = {a.layout == "nhwc" ? Layout::nhwc : Layout::nchw};
   o.peers = !a.no_peers;
+  o.end_to_end = !a.no_end_to_end;
+  if (a.strict) o.accuracy = Accuracy::strict;
   if (a.quick) {
     o.runner.samples = 5;
     o.runner.sample_ms = 1;

@@ -23,16 +23,6 @@ double rounded(double value) {
   return std::round(value * scale) / scale;
 }
 
-// Bytes that any convolution must move: source and weights in, destination out.
-double compulsory_bytes(const Conv2dDesc& d) {
-  return static_cast<double>(d.src_size() + d.weights_size() + d.dst_size()) * sizeof(float);
-}
-
-double percent_of_peak(const Session& session, const Result& r) {
-  const double peak = r.device == "cpu" ? session.peak_gflops(r.threads) : 0;
-  return peak > 0 ? 100 * r.gflops() / peak : 0;
-}
-
 Json result_json(const Session& session, const Result& r) {
   Conv2dDesc desc = r.workload.desc;
   desc.layout = r.layout;
@@ -57,11 +47,16 @@ Json result_json(const Session& session, const Result& r) {
   out["gflops"] = rounded(r.gflops());
   out["gflops_best"] = rounded(r.best_gflops());
   out["spread"] = rounded(r.spread());
-  out["percent_of_peak"] = rounded(percent_of_peak(session, r));
+  out["percent_of_peak"] = rounded(session.percent_of_peak(r));
   out["ms"] = rounded(1e3 * median(r.seconds));
   out["samples"] = r.seconds.size();
   out["iterations"] = r.iterations;
-  if (!r.device_ms.empty()) out["device_gflops"] = rounded(r.device_gflops());
+  if (r.device != "cpu") {
+    out["clock"] = r.device_clock ? "gpu" : "wall";
+    out["percent_of_copy"] = rounded(session.percent_of_copy(r));
+    out["tensor_sets"] = r.sets;
+    if (!r.device_clock) out["device_gflops"] = rounded(r.device_gflops());
+  }
   return out;
 }
 
@@ -77,7 +72,7 @@ std::string csv_field(const std::string& text) {
 
 std::string to_json(const Session& session) {
   Json environment = Json::object(), peaks = Json::array(), bandwidths_json = Json::array(), results = Json::array(),
-       comparisons = Json::array();
+       comparisons = Json::array(), device_peaks = Json::array();
   for (const auto& [key, value] : session.environment.fields) environment[key] = value;
   for (const Peak& p : session.peaks)
     peaks.push_back({{"isa", p.isa},
@@ -88,6 +83,11 @@ std::string to_json(const Session& session) {
   for (const auto& [threads, levels] : session.bandwidths)
     for (const Bandwidth& b : levels)
       bandwidths_json.push_back({{"threads", threads}, {"level", b.level}, {"gbytes_per_s", rounded(b.gbytes_per_s)}});
+  for (const DevicePeaks& p : session.device_peaks)
+    device_peaks.push_back({{"device", p.device},
+                            {"name", p.name},
+                            {"gflops", rounded(p.gflops)},
+                            {"copy_gbytes_per_s", rounded(p.copy_gbytes_per_s)}});
   for (const Result& r : session.results) results.push_back(result_json(session, r));
   for (const Comparison& c : compare(session))
     comparisons.push_back({{"what", c.what},
@@ -97,9 +97,10 @@ std::string to_json(const Session& session) {
                            {"layers", c.layers},
                            {"weakest", c.weakest},
                            {"weakest_ratio", rounded(c.weakest_ratio)}});
-  const Json all = {
-      {"format", "convrt_bench 1"},    {"environment", environment}, {"suites", session.suites}, {"peaks", peaks},
-      {"bandwidths", bandwidths_json}, {"comparisons", comparisons}, {"results", results}};
+  const Json all = {{"format", "convrt_bench 1"},    {"environment", environment},
+                    {"suites", session.suites},      {"peaks", peaks},
+                    {"bandwidths", bandwidths_json}, {"device_peaks", device_peaks},
+                    {"comparisons", comparisons},    {"results", results}};
   return all.dump(1) + "\n";
 }
 
@@ -108,9 +109,11 @@ std::string to_csv(const Session& session) {
   for (const auto& [key, value] : session.environment.fields) out << "# " << key << ": " << value << '\n';
   for (const Peak& p : session.peaks)
     out << "# fma_peak_gflops " << p.isa << ' ' << p.threads << " threads: " << p.gflops << '\n';
+  for (const DevicePeaks& p : session.device_peaks)
+    out << "# peaks of " << p.device << ": " << p.gflops << " GFLOP/s, copy " << p.copy_gbytes_per_s << " GB/s\n";
   out << "layer,class,problem,contender,kernel,device,layout,threads,gflop,gflops,gflops_best,spread,percent_of_peak,"
          "ms,"
-         "samples,iterations,checked_outputs,worst_error,device_gflops,error\n";
+         "samples,iterations,checked_outputs,worst_error,device_gflops,clock,percent_of_copy,error\n";
   out.precision(4);
   for (const Result& r : session.results) {
     Conv2dDesc desc = r.workload.desc;
@@ -118,9 +121,9 @@ std::string to_csv(const Session& session) {
     out << csv_field(r.workload.name) << ',' << class_of(desc) << ',' << csv_field(desc.str()) << ','
         << csv_field(r.contender) << ',' << csv_field(r.kernel) << ',' << r.device << ',' << to_string(r.layout) << ','
         << r.threads << ',' << desc.flops() * 1e-9 << ',' << r.gflops() << ',' << r.best_gflops() << ',' << r.spread()
-        << ',' << percent_of_peak(session, r) << ',' << 1e3 * median(r.seconds) << ',' << r.seconds.size() << ','
+        << ',' << session.percent_of_peak(r) << ',' << 1e3 * median(r.seconds) << ',' << r.seconds.size() << ','
         << r.iterations << ',' << r.checked.checked << ',' << r.checked.error << ',' << r.device_gflops() << ','
-        << csv_field(r.error) << '\n';
+        << (r.device_clock ? "gpu," : "host,") << session.percent_of_copy(r) << ',' << csv_field(r.error) << '\n';
   }
   return out.str();
 }

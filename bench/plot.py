@@ -18,10 +18,14 @@ CLASS_COLORS = {"1x1": "#0072B2", "3x3": "#D55E00", "3x3s2": "#E69F00", "depthwi
 CLASS_MARKERS = {"1x1": "o", "3x3": "s", "3x3s2": "D", "depthwise": "^", "other": "v"}
 
 
-def pick(session, threads, layout):
-    """Results of that many threads that stand in the layout's table, wrong ones left out."""
+def pick(session, where, layout):
+    """Results of that many threads, or that GPU's kernels, that stand in the layout's table, wrong ones left out."""
+    def stands_here(r):
+        if isinstance(where, str):
+            return r["device"] == where and r.get("clock") == "gpu"
+        return r["threads"] == where and r["device"] == "cpu"
     return [r for r in session["results"]
-            if r["threads"] == threads and "gflops" in r
+            if stands_here(r) and "gflops" in r
             and (r["layout"] == layout or r["contender"] in ("onednn free", "onednn winograd"))]
 
 
@@ -29,14 +33,35 @@ def own(results):
     return [r for r in results if not r["peer"]]
 
 
-def peak(session, threads):
-    return max((p["gflops"] for p in session["peaks"] if p["threads"] == threads), default=0)
+def gpu(session, where):
+    return next((p for p in session.get("device_peaks", []) if p["device"] == where), None)
 
 
-def caption(session, threads, layout):
+def peak(session, where):
+    if isinstance(where, str):
+        return gpu(session, where)["gflops"] if gpu(session, where) else 0
+    return max((p["gflops"] for p in session["peaks"] if p["threads"] == where), default=0)
+
+
+def ceilings(session, where):
+    """Bandwidths whose slopes bound the roofline."""
+    if isinstance(where, str):
+        found = gpu(session, where)
+        return [{"level": "copy", "gbytes_per_s": found["copy_gbytes_per_s"]}] if found else []
+    return [b for b in session["bandwidths"] if b["threads"] == where]
+
+
+def caption(session, where, layout):
     e = session["environment"]
-    return (f"{e['cpu']} ({e['arch']}), {threads} thread{'s' if threads > 1 else ''}, {layout.upper()}, "
-            f"convrt {e['version']} {e['commit']}, {e['compiler']}, {e['date'][:10]}")
+    if isinstance(where, str):
+        machine = f"{gpu(session, where)['name']} through OpenGL" if gpu(session, where) else where
+    else:
+        machine = f"{e['cpu']} ({e['arch']}), {where} thread{'s' if where > 1 else ''}"
+    return f"{machine}, {layout.upper()}, convrt {e['version']} {e['commit']}, {e['compiler']}, {e['date'][:10]}"
+
+
+def file_part(where):
+    return where.replace(":", "") if isinstance(where, str) else f"{where}t"
 
 
 def note(axes, text):
@@ -52,10 +77,10 @@ def save(figure, prefix, name):
     plt.close(figure)
 
 
-def roofline(session, threads, layout, prefix):
-    results = own(pick(session, threads, layout))
-    roof = peak(session, threads)
-    levels = [b for b in session["bandwidths"] if b["threads"] == threads]
+def roofline(session, where, layout, prefix):
+    results = own(pick(session, where, layout))
+    roof = peak(session, where)
+    levels = ceilings(session, where)
     if not results or not roof or not levels:
         return
     intensity = [r["gflop"] * 1e9 / r["bytes"] for r in results]
@@ -95,14 +120,14 @@ def roofline(session, threads, layout, prefix):
     axes.set_title("Roofline: measured peaks and convrt's layers", loc="left", fontweight="bold")
     axes.grid(True, which="major", color="#EEEEEE", zorder=0)
     axes.legend(loc="lower right", fontsize=8, framealpha=0.95)
-    note(axes, caption(session, threads, layout) +
+    note(axes, caption(session, where, layout) +
          ".\nWinograd does fewer multiplications than it is credited with, so it may stand above the peak.")
-    save(figure, prefix, f"roofline-{layout}-{threads}t")
+    save(figure, prefix, f"roofline-{layout}-{file_part(where)}")
 
 
-def bars(session, threads, layout, prefix):
+def bars(session, where, layout, prefix):
     """A bar for convrt, one for oneDNN in the same layout, a mark for its best in any layout or algorithm."""
-    results = pick(session, threads, layout)
+    results = pick(session, where, layout)
     mine = {}
     for r in own(results):
         mine.setdefault(r["layer"], r)  # the first contender of ours: convrt's own choice unless asked otherwise
@@ -132,7 +157,7 @@ def bars(session, threads, layout, prefix):
             axes.annotate(f"{ratio:.2f}x", (right_end, row - 0.2), xytext=(5, 0), textcoords="offset points",
                           fontsize=7, va="center", color="black" if ratio >= 1 else "#B00000", zorder=5,
                           bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4})
-    roof = peak(session, threads)
+    roof = peak(session, where)
     if roof:
         axes.axvline(roof, color="black", linewidth=1, linestyle="--", zorder=3, label="FMA peak")
     for name, color in CLASS_COLORS.items():
@@ -148,9 +173,9 @@ def bars(session, threads, layout, prefix):
     axes.set_title("convrt against oneDNN, layer by layer" if peers else "convrt, layer by layer", loc="left",
                    fontweight="bold", pad=48)
     axes.legend(fontsize=7.5, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=3, frameon=False)
-    note(axes, caption(session, threads, layout) +
+    note(axes, caption(session, where, layout) +
          (".\nNumbers: convrt / oneDNN in the same layout." if peers else "."))
-    save(figure, prefix, f"bars-{layout}-{threads}t")
+    save(figure, prefix, f"bars-{layout}-{file_part(where)}")
 
 
 def main():
@@ -163,11 +188,12 @@ def main():
     session = json.loads(arguments.results.read_text())
     if session.get("format") != "convrt_bench 1":
         parser.error(f"{arguments.results}: expected a file of convrt_bench --json, format \"convrt_bench 1\"")
-    available = sorted({r["threads"] for r in session["results"]})
-    for threads in arguments.threads or available:
+    places = arguments.threads or sorted({r["threads"] for r in session["results"] if r["device"] == "cpu"})
+    places += [p["device"] for p in session.get("device_peaks", [])]
+    for where in places:
         for layout in arguments.layout or ["nchw", "nhwc"]:
-            roofline(session, threads, layout, arguments.out)
-            bars(session, threads, layout, arguments.out)
+            roofline(session, where, layout, arguments.out)
+            bars(session, where, layout, arguments.out)
 
 
 if __name__ == "__main__":

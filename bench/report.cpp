@@ -24,6 +24,13 @@ std::string gflops_cell(const Result* r) {
   return fixed(r->gflops(), r->gflops() < 9.95 ? 1 : 0);
 }
 
+// Beside another's column, a GPU's kernel says what part of its own peak it reaches.
+std::string gflops_cell(const Session& session, const Result* r) {
+  std::string cell = gflops_cell(r);
+  if (r == nullptr || !r->device_clock || r->gflops() <= 0 || session.percent_of_peak(*r) <= 0) return cell;
+  return cell + " (" + fixed(session.percent_of_peak(*r), 0) + " %)";
+}
+
 std::string without(const std::string& text, const std::string& prefix) {
   return text.starts_with(prefix) ? text.substr(prefix.size()) : text;
 }
@@ -77,7 +84,7 @@ struct Grid {
   }
 };
 
-void print_geomeans(TextTable& table, const Grid& grid) {
+void print_geomeans(TextTable& table, const Grid& grid, bool gpu) {
   for (const std::string_view wanted : classes()) {
     std::vector<std::string> row;
     std::size_t members = 0;
@@ -95,6 +102,7 @@ void print_geomeans(TextTable& table, const Grid& grid) {
     if (members == 0) continue;
     std::vector<std::string> line = {
         "geomean " + std::string(wanted) + " (" + std::to_string(members) + ")", "", "", row[0], "", ""};
+    if (gpu) line.emplace_back();
     line.insert(line.end(), row.begin() + 1, row.end());
     table.add(std::move(line));
   }
@@ -120,7 +128,12 @@ void print_table(std::ostream& out, const Session& session, const std::string& n
   const Grid grid(session, name);
   constexpr std::size_t most_columns = 8;
   if (grid.contenders.size() > most_columns) return print_rankings(out, grid, name);
+  const bool gpu = std::any_of(grid.layers.begin(), grid.layers.end(), [&](const std::string& layer) {
+    const Result* first = grid.at(layer, grid.contenders[0]);
+    return first != nullptr && first->device != "cpu";
+  });
   std::vector<std::string> head = {"layer", "GFLOP", "kernel", grid.contenders[0], "+-%", "%peak"};
+  if (gpu) head.emplace_back("%copy");
   head.insert(head.end(), grid.contenders.begin() + 1, grid.contenders.end());
   TextTable table(head);
   for (const std::string& layer : grid.layers) {
@@ -130,19 +143,22 @@ void print_table(std::ostream& out, const Session& session, const std::string& n
       if (any == nullptr) any = grid.at(layer, contender);
     std::vector<std::string> row = {layer, fixed(any->workload.desc.flops() * 1e-9, 4)};
     if (own != nullptr && own->error.empty()) {
-      const double peak = session.peak_gflops(own->threads);
+      const double percent = session.percent_of_peak(*own);
       row.insert(row.end(), {without(own->kernel, "cpu."), gflops_cell(own), fixed(100 * own->spread(), 0),
-                             peak > 0 && own->device == "cpu" ? fixed(100 * own->gflops() / peak, 0) : "-"});
+                             percent > 0 ? fixed(percent, 0) : "-"});
+      if (gpu) row.push_back(fixed(session.percent_of_copy(*own), 0));
     } else {
       row.insert(row.end(), {own == nullptr ? "-" : without(own->kernel, "cpu."), gflops_cell(own), "", ""});
+      if (gpu) row.emplace_back();
     }
     for (std::size_t i = 1; i < grid.contenders.size(); ++i)
-      row.push_back(gflops_cell(grid.at(layer, grid.contenders[i])));
+      row.push_back(gflops_cell(session, grid.at(layer, grid.contenders[i])));
     table.add(std::move(row));
   }
   table.line();
-  print_geomeans(table, grid);
+  print_geomeans(table, grid, gpu);
   out << '\n' << name << " (GFLOP/s, medians; +-% = quartile distance / median)\n";
+  if (gpu) out << "kernel: by the GPU's timer, tensors on the device; end to end: host to host, wall time\n";
   table.print(out);
 }
 
@@ -185,6 +201,9 @@ void print_tables(std::ostream& out, const Session& session) {
     out << "FMA peak, " << peak.isa << ", " << peak.threads << (peak.threads == 1 ? " thread: " : " threads: ")
         << fixed(peak.gflops, 1) << " GFLOP/s +- " << fixed(100 * peak.spread, 0) << " % (median of " << peak.samples
         << " samples among the layers')\n";
+  for (const DevicePeaks& peaks : session.device_peaks)
+    out << peaks.device << " (" << peaks.name << "): FMA peak " << fixed(peaks.gflops * 1e-3, 2) << " TFLOP/s, copy "
+        << fixed(peaks.copy_gbytes_per_s * 1e-3, 3) << " TB/s, through OpenGL\n";
 }
 
 std::vector<Comparison> compare(const Session& session) {

@@ -52,8 +52,8 @@ double Result::spread() const {
 }
 
 double Result::device_gflops() const {
-  const double ms = median(device_ms);
-  return ms > 0 ? workload.desc.flops() / ms * 1e-6 : 0;
+  const double s = device_clock ? 0 : median(device_seconds);
+  return s > 0 ? workload.desc.flops() / s * 1e-9 : 0;
 }
 
 Environment environment() {
@@ -86,6 +86,24 @@ double Session::peak_gflops(int threads) const {
   for (const Peak& peak : peaks)
     if (peak.threads == threads) best = std::max(best, peak.gflops);
   return best;
+}
+
+double Session::percent_of_peak(const Result& r) const {
+  double peak = r.device == "cpu" ? peak_gflops(r.threads) : 0;
+  for (const DevicePeaks& p : device_peaks)
+    if (p.device == r.device) peak = p.gflops;
+  return peak > 0 ? 100 * r.gflops() / peak : 0;
+}
+
+double Session::percent_of_copy(const Result& r) const {
+  for (const DevicePeaks& p : device_peaks)
+    if (p.device == r.device && p.copy_gbytes_per_s > 0 && !r.seconds.empty())
+      return 100 * compulsory_bytes(r.workload.desc) * 1e-9 / median(r.seconds) / p.copy_gbytes_per_s;
+  return 0;
+}
+
+double compulsory_bytes(const Conv2dDesc& d) {
+  return static_cast<double>(d.src_size() + d.weights_size() + d.dst_size()) * sizeof(float);
 }
 
 const Result* Session::find(const std::string& layer, const std::string& contender, Layout layout, int threads) const {

@@ -7,6 +7,7 @@
 #include <cstddef>
 
 #include "progress.hpp"
+#include "statistics.hpp"
 
 namespace convrt::bench {
 namespace {
@@ -53,6 +54,10 @@ void warm_up(const Job& job, double& awake_until) {
   while (begin > awake_until + stays_awake_s && now_seconds(Clock::wall) < begin + job.warm_up_s) job.run();
 }
 
+double median_from(const std::vector<double>& values, std::size_t first) {
+  return median({values.begin() + static_cast<std::ptrdiff_t>(first), values.end()});
+}
+
 // Picks the number of runs per sample. Returns the seconds that a sample will take.
 double calibrate(Job& job, const RunnerOptions& options) {
   constexpr double slow_s = 0.25;  // of a run so long few samples tell enough
@@ -61,6 +66,7 @@ double calibrate(Job& job, const RunnerOptions& options) {
   job.samples = once < slow_s ? options.samples : std::min(options.samples, 3);
   job.iterations = static_cast<std::int64_t>(std::clamp(options.sample_ms * 1e-3 / once, 1.0, 1e6));
   job.seconds.clear();
+  job.device_seconds.clear();
   return once * static_cast<double>(job.iterations + 1);
 }
 
@@ -82,9 +88,12 @@ void measure(std::vector<Job>& jobs, const RunnerOptions& options) {
   for (std::size_t i = 0; i < jobs.size(); ++i)
     benchmark::RegisterBenchmark(std::to_string(i).c_str(),
                                  [&, i](benchmark::State& state) {
-                                   const Job& job = jobs[i];
+                                   Job& job = jobs[i];
                                    warm_up(job, awake_until);
+                                   const std::size_t warm = job.device_ms ? job.device_ms->size() : 0;
                                    for (auto _ : state) job.run();
+                                   if (job.device_ms)
+                                     job.device_seconds.push_back(1e-3 * median_from(*job.device_ms, warm));
                                    if (job.warm_up_s > 0) awake_until = now_seconds(Clock::wall);
                                    done_s += cost_s[i];
                                    progress.show(done_s / total_s, job.name);

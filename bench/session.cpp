@@ -9,6 +9,7 @@
 
 #include "contender.hpp"
 #include "convrt/device.hpp"
+#include "core/device_peak.hpp"
 #include "core/fail.hpp"
 #include "cpu/cpu_probe.hpp"
 #include "peers/onednn.hpp"
@@ -45,19 +46,30 @@ struct Entry {
   Result result;
 };
 
+bool is_cpu(const Device& device) { return device.info().id == "cpu"; }
+
 class SessionRunner {
  public:
-  explicit SessionRunner(const Options& options) : options_(options), devices_(selected_devices(options.devices)) {}
+  explicit SessionRunner(const Options& options) : options_(options), devices_(selected_devices(options.devices)) {
+    if (layers_suite()) devices_ = devices();
+  }
 
   Session run() {
     Session session;
     session.environment = environment();
     session.suites = suites_of(options_);
     const cpu::Isa best = cpu::cpu_info().isas.front();
-    for (const int threads : thread_rounds()) {
-      build(threads);
+    const std::vector<int> rounds = thread_rounds();
+    for (const int threads : rounds) {
+      build(threads, threads == rounds.front());
       time(threads, session);
-      session.bandwidths.emplace_back(threads, bandwidths(best, threads));
+      if (cpu_takes_part()) session.bandwidths.emplace_back(threads, bandwidths(best, threads));
+    }
+    for (const Device& device : devices_) {
+      if (is_cpu(device)) continue;
+      const core::DevicePeak peak = core::measure_device_peak(device);
+      session.device_peaks.push_back(
+          {device.info().id, device.info().name, 1e3 * peak.tflops, 1e3 * peak.copy_tbytes_s});
     }
     return session;
   }
@@ -67,21 +79,26 @@ class SessionRunner {
 
   // The layers suite compares thread counts inside one table, so it is one round.
   std::vector<int> thread_rounds() const {
-    return layers_suite() ? std::vector<int>{1} : selected_threads(options_.threads);
+    return layers_suite() || !cpu_takes_part() ? std::vector<int>{1} : selected_threads(options_.threads);
   }
+  bool cpu_takes_part() const { return std::any_of(devices_.begin(), devices_.end(), is_cpu); }
 
   void add(const std::shared_ptr<Problem>& problem, Contender contender) {
     Entry entry{problem, std::move(contender), {}};
     const Contender& c = entry.contender;
     Result& r = entry.result;
     r.workload = problem->workload();
-    r.table = c.table.empty() ? table_name(c.threads, c.layout) : c.table;
+    r.table = !c.table.empty()    ? c.table
+              : c.device == "cpu" ? table_name(c.threads, c.layout)
+                                  : c.device + ", " + label(c.layout) + " in and out";
     r.contender = c.name;
     r.kernel = c.kernel;
     r.device = c.device;
     r.layout = c.layout;
     r.threads = c.threads;
     r.peer = c.peer;
+    r.device_clock = c.device_clock;
+    r.sets = c.sets;
     r.checked = check(*problem, c);
     if (!r.checked.ok()) r.error = r.checked.str();
     entries_.push_back(std::move(entry));
@@ -89,16 +106,18 @@ class SessionRunner {
 
   void add_convrt(const std::shared_ptr<Problem>& problem, const Device& device, Layout layout, int threads,
                   const std::string& kernel, const std::string& name = {}, const std::string& table = {}) {
-    std::optional<Contender> contender = make_convrt(problem, device, layout, threads, kernel, options_.tuned);
+    ConvrtOptions how = {.kernel = kernel, .tuned = options_.tuned, .accuracy = options_.accuracy};
+    std::optional<Contender> contender = make_convrt(problem, device, layout, threads, how);
     if (!contender) return;
-    if (contender->device != "cpu") contender->name = contender->device + (kernel.empty() ? "" : " " + kernel);
+    const std::string& id = device.info().id;
+    if (!is_cpu(device)) contender->name = kernel.empty() ? id + " kernel" : kernel;
     if (!name.empty()) contender->name = name;
     contender->table = table;
-    const bool device_side = contender->device != "cpu" && kernel.empty() && name.empty();
     add(problem, std::move(*contender));
-    if (!device_side) return;
-    contender = make_convrt(problem, device, layout, threads, kernel, options_.tuned, Transfers::host_to_host);
-    contender->name = device.info().id + " host to host";
+    if (is_cpu(device) || !kernel.empty() || !options_.end_to_end) return;
+    how.transfers = Transfers::host_to_host;
+    contender = make_convrt(problem, device, layout, threads, how);
+    contender->name = id + " end to end";
     contender->table = table;
     add(problem, std::move(*contender));
   }
@@ -112,11 +131,12 @@ class SessionRunner {
       add_convrt(problem, cpu, layout, 1, kernel, {}, table);
     add_convrt(problem, cpu, layout, 1, "", "chosen", table);
     if (all > 1) add_convrt(problem, cpu, layout, all, "", "chosen, " + std::to_string(all) + " threads", table);
-    for (const Device& device : devices())
-      if (device.info().id != "cpu") add_convrt(problem, device, layout, 1, "", {}, table);
+    for (const Device& device : devices_)
+      if (!is_cpu(device)) add_convrt(problem, device, layout, 1, "", {}, table);
   }
 
-  void build(int threads) {
+  // GPUs take part in the first round only: threads are the CPU's.
+  void build(int threads, bool with_gpus) {
     entries_.clear();
     const std::vector<Workload> all = selected_workloads(options_);
     Progress progress("checking results, " + std::to_string(threads) + (threads == 1 ? " thread" : " threads"));
@@ -128,7 +148,8 @@ class SessionRunner {
           build_layers(problem, layout);
           continue;
         }
-        for (const Device& device : devices_)
+        for (const Device& device : devices_) {
+          if (!is_cpu(device) && !with_gpus) continue;
           for (const std::string& kernel : options_.kernels) {
             if (kernel != "all") {
               add_convrt(problem, device, layout, threads, kernel);
@@ -138,8 +159,10 @@ class SessionRunner {
             for (const std::string& each : device.kernels(problem->desc(layout)))
               if (each != "cpu.reference") add_convrt(problem, device, layout, threads, each);
           }
+        }
       }
-      if (options_.peers && !layers_suite()) add_peers(problem, selected_layouts(options_, all[i]), threads);
+      if (options_.peers && cpu_takes_part() && !layers_suite())
+        add_peers(problem, selected_layouts(options_, all[i]), threads);
     }
   }
 
@@ -160,15 +183,17 @@ class SessionRunner {
     for (Entry& entry : entries_) {
       if (!entry.result.error.empty()) continue;
       timed.push_back(&entry);
-      if (entry.contender.device_ms) entry.contender.device_ms->clear();
       // A hardware GPU that idled needs about a third of a second of work to come back to its full clock.
       const double warm_up_s = entry.contender.hardware_gpu ? 0.35 : 0;
-      jobs.push_back({entry.contender.name + " " + entry.result.workload.name, entry.contender.run, warm_up_s});
+      jobs.push_back({entry.contender.name + " " + entry.result.workload.name, entry.contender.run,
+                      entry.contender.device_ms, warm_up_s});
     }
     std::set<int> team_sizes = {threads};
-    for (const Entry* entry : timed) team_sizes.insert(entry->result.threads);
+    for (const Entry* entry : timed)
+      if (entry->result.threads > 0) team_sizes.insert(entry->result.threads);
     std::deque<double> flops;  // stable addresses: the jobs write into it
     std::vector<std::pair<cpu::Isa, int>> peaks;
+    if (!cpu_takes_part()) team_sizes.clear();
     for (const int team : team_sizes)
       for (const cpu::Isa isa : cpu::cpu_info().isas) {
         if (!has_fma_loop(isa)) continue;
@@ -180,10 +205,9 @@ class SessionRunner {
     measure(jobs, options_.runner);
     for (std::size_t i = 0; i < timed.size(); ++i) {
       Result& r = timed[i]->result;
-      r.seconds = std::move(jobs[i].seconds);
-      for (double& seconds : r.seconds) seconds /= timed[i]->contender.runs_a_call;
+      r.seconds = std::move(r.device_clock ? jobs[i].device_seconds : jobs[i].seconds);
       r.iterations = jobs[i].iterations;
-      if (timed[i]->contender.device_ms) r.device_ms = *timed[i]->contender.device_ms;
+      if (!r.device_clock) r.device_seconds = std::move(jobs[i].device_seconds);
     }
     for (std::size_t i = 0; i < peaks.size(); ++i) {
       const std::vector<double>& seconds = jobs[timed.size() + i].seconds;
@@ -211,8 +235,18 @@ std::vector<Workload> selected_workloads(const Options& options) {
     if (desc.n == 0) core::fail(ErrorCode::invalid_argument, "expected a problem to time, found n = 0 in ", problem);
     all.push_back({desc.str(), desc});
   }
+  std::vector<Workload> listed;
   for (const std::string& suite : suites_of(options))
-    for (Workload& workload : workloads(suite)) all.push_back(std::move(workload));
+    for (Workload& workload : workloads(suite)) listed.push_back(std::move(workload));
+  if (options.batches.empty()) all.insert(all.end(), listed.begin(), listed.end());
+  for (const int n : options.batches)
+    for (const Workload& workload : listed) {
+      Conv2dDesc desc = workload.desc;
+      desc.n = n;
+      const bool known = std::any_of(all.begin(), all.end(), [&](const Workload& w) { return w.desc == desc; });
+      const std::string stem = workload.name.substr(0, workload.name.rfind("_N"));
+      if (!known) all.push_back({stem + (n == 1 ? "" : "_N" + std::to_string(n)), desc});
+    }
   std::erase_if(all, [&](const Workload& w) {
     return w.name.find(options.filter) == std::string::npos || w.desc.flops() < options.least_gflop * 1e9;
   });

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "convrt/device.hpp"
+#include "convrt/plan.hpp"
 #include "results.hpp"
 #include "runner.hpp"
 
@@ -15,13 +16,16 @@ struct Options {
   std::vector<std::string> suites;             ///< empty: peers36 unless problems are given
   std::vector<std::string> problems;           ///< problem strings; their layout stands
   std::string filter;                          ///< only layers whose name contains it
+  std::vector<int> batches;                    ///< each layer of a suite at these n instead of its own
   double least_gflop = 0;                      ///< only layers of at least this much work
   std::vector<std::string> devices = {"cpu"};  ///< ids, "best" or "all"
   std::vector<std::string> kernels = {""};     ///< "": convrt's choice; a name or prefix; "all": each one listed
   std::vector<int> threads = {1, 0};           ///< 0: all cores
   std::vector<Layout> layouts = {Layout::nchw, Layout::nhwc};
   bool peers = true;
-  bool tuned = false;  ///< convrt's choice may come from the user's tune cache, not from its cost model alone
+  bool end_to_end = true;  ///< GPUs: also from and to host memory
+  bool tuned = false;      ///< convrt's choice: also by tune cache and shipped results, not its cost model alone
+  Accuracy accuracy = Accuracy::normal;  ///< what convrt's choice may be
   RunnerOptions runner;
 };
 

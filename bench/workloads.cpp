@@ -113,6 +113,16 @@ std::vector<Workload> resnet50() {
   return all;
 }
 
+// ResNet-50's 23, VGG-16's 3x3 of 64 channels and more, four of MobileNetV2's depthwise.
+std::vector<Workload> gpu35() {
+  std::vector<Workload> all;
+  append(all, kResnet50);
+  append(all, std::span(kVgg16).subspan(1));
+  for (const Workload& workload : peers36())
+    if (class_of(workload.desc) == "depthwise") all.push_back(workload);
+  return all;
+}
+
 std::vector<Workload> layers() {
   std::vector<Workload> picked;
   const std::vector<Workload> all = peers36();
@@ -143,6 +153,7 @@ const std::vector<Suite>& suites() {
       {"resnet50", "every distinct convolution of ResNet-50, N = 1 and 16"},
       {"vgg16", "every distinct convolution of VGG-16"},
       {"mobilenet_v2", "the depthwise convolutions of MobileNetV2"},
+      {"gpu35", "the 35 layers that a GPU is compared with cuDNN on (bench/peers/cudnn.py); see --batch"},
       {"layers", "ten layers through reference, direct, gemm, winograd, all threads: what each adds"}};
   return all;
 }
@@ -152,6 +163,7 @@ std::vector<Workload> workloads(std::string_view suite) {
   if (suite == "peers36") return peers36();
   if (suite == "resnet50") return resnet50();
   if (suite == "layers") return layers();
+  if (suite == "gpu35") return gpu35();
   if (suite == "vgg16") append(all, kVgg16);
   if (suite == "mobilenet_v2") append(all, kMobilenetV2);
   if (!all.empty()) return all;

@@ -61,6 +61,21 @@ TEST(Workloads, SuitesHoldTheLayersTheyPromise) {
   EXPECT_NEAR(gflop("resnet50", "rn50_3x3_512-512_7_N16"), 16 * 0.2312, 1e-3);
 }
 
+TEST(Workloads, BatchesReplaceTheSuitesOwn) {
+  Options options;
+  options.suites = {"resnet50"};
+  options.batches = {32, 1};
+  std::vector<Workload> all = selected_workloads(options);
+  EXPECT_EQ(all.size(), 46U) << "the suite's N = 1 and N = 16 are the same layers";
+  EXPECT_EQ(all.front().name, "rn50_stem7x7s2_3-64_224_N32");
+  EXPECT_EQ(all.front().desc.n, 32);
+  EXPECT_EQ(all.back().name, "rn50_3x3_512-512_7");
+  options.suites = {"gpu35"};
+  all = selected_workloads(options);
+  EXPECT_EQ(all.size(), 70U);
+  EXPECT_EQ(std::count_if(all.begin(), all.end(), [](auto& w) { return class_of(w.desc) == "depthwise"; }), 8);
+}
+
 TEST(Workloads, AnUnknownSuiteOrFilterIsAnErrorThatListsWhatExists) {
   try {
     workloads("resnet18");
@@ -105,18 +120,19 @@ TEST(Peak, LiesBetweenWhatAnyAndWhatNoCoreCanDo) {
 TEST(Check, PassesTheReferenceInBothLayouts) {
   const auto p = problem("n2c5h7w9k6r3s2sh2ph1pw1");
   for (const Layout layout : {Layout::nchw, Layout::nhwc}) {
-    const auto reference = make_convrt(p, find_device("cpu"), layout, 1, "cpu.reference");
+    const auto reference = make_convrt(p, find_device("cpu"), layout, 1, {.kernel = "cpu.reference"});
     ASSERT_TRUE(reference);
     const core::VerifyResult result = check(*p, *reference);
     EXPECT_TRUE(result.ok()) << result.str();
     EXPECT_EQ(result.checked, p->desc(layout).dst_size());
   }
-  EXPECT_FALSE(make_convrt(p, find_device("cpu"), Layout::nchw, 1, "cpu.no_such_kernel"));
+  EXPECT_FALSE(make_convrt(p, find_device("cpu"), Layout::nchw, 1, {.kernel = "cpu.no_such_kernel"}));
 }
 
 TEST(Check, CatchesWhatABrokenKernelDoes) {
   const auto p = problem("n1c4h12w12k8r3s3ph1pw1");
-  const std::optional<Contender> right = make_convrt(p, find_device("cpu"), Layout::nchw, 1, "cpu.reference");
+  const std::optional<Contender> right =
+      make_convrt(p, find_device("cpu"), Layout::nchw, 1, {.kernel = "cpu.reference"});
   ASSERT_TRUE(right);
   const auto breaks = [&](const char* how, auto damage) {
     Contender broken = *right;
@@ -150,7 +166,7 @@ TEST(Check, CatchesABrokenPeer) {
 
 TEST(Check, ComparesAnAccumulatingRunWithWhatStoodThereBefore) {
   const auto p = problem("n1c4h8w8k8r1s1+acc+relu");
-  const auto reference = make_convrt(p, find_device("cpu"), Layout::nchw, 1, "cpu.reference");
+  const auto reference = make_convrt(p, find_device("cpu"), Layout::nchw, 1, {.kernel = "cpu.reference"});
   ASSERT_TRUE(reference);
   EXPECT_TRUE(check(*p, *reference).ok());
   EXPECT_TRUE(make_onednn(p, 1).empty());
@@ -187,6 +203,36 @@ TEST(Report, JsonAndCsvHoldTheResultsAndWhereTheyWereMeasured) {
   const std::string csv = to_csv(session);
   EXPECT_NE(csv.find("# cpu: "), std::string::npos);
   EXPECT_NE(csv.find("cpu.reference,cpu,nhwc,1,"), std::string::npos) << csv;
+}
+
+TEST(Report, AGpusKernelTimeStandsApartFromEndToEnd) {
+  Options options;
+  for (const Device& device : devices())
+    if (device.info().id != "cpu" && options.devices.front() == "cpu") options.devices = {device.info().id};
+  if (options.devices.front() == "cpu") GTEST_SKIP() << "no OpenGL device here";
+  options.problems = {"n2c8h8w8k8r3s3ph1pw1"};
+  options.runner = {.samples = 3, .sample_ms = 0.05, .clock = Clock::wall};
+  const Session session = run_session(options);
+  ASSERT_EQ(session.results.size(), 2U) << "one round, whatever the thread counts";
+  EXPECT_TRUE(session.results[0].device_clock);
+  EXPECT_FALSE(session.results[1].device_clock);
+  for (const Result& r : session.results) {
+    EXPECT_EQ(r.error, "");
+    EXPECT_EQ(r.seconds.size(), 3U);
+    EXPECT_EQ(r.threads, 0);
+  }
+  ASSERT_EQ(session.device_peaks.size(), 1U);
+  EXPECT_GT(session.device_peaks[0].gflops, session.results[0].gflops());
+  EXPECT_GT(session.percent_of_copy(session.results[0]), 0);
+  const auto json = nlohmann::json::parse(to_json(session));
+  EXPECT_EQ(json["results"][0]["clock"], "gpu");
+  EXPECT_EQ(json["results"][1]["clock"], "wall");
+  EXPECT_EQ(json["results"][1]["contender"], options.devices.front() + " end to end");
+  EXPECT_GT(json["results"][1]["device_gflops"].get<double>(), 0);
+  EXPECT_GT(json["device_peaks"][0]["copy_gbytes_per_s"].get<double>(), 0);
+  std::ostringstream text;
+  print_tables(text, session);
+  EXPECT_NE(text.str().find("%copy"), std::string::npos) << text.str();
 }
 
 Result made_up(const char* layer, const char* contender, Layout layout, double seconds) {

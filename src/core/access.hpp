@@ -24,6 +24,10 @@ class Access {
     return b;
   }
   static const std::shared_ptr<const PreparedConv>& prepared(const Conv2dPlan& plan);
+  /// Whether runs of `plan` must go through it: CONVRT_VALIDATE looks at each.
+  static bool validated(const Conv2dPlan& plan);
+  /// For runs that do not go through the plan: notes one in the history, if there is one.
+  static void count(const Conv2dPlan& plan, double device_ms) noexcept;
   static Ticket ticket(std::shared_ptr<TicketState> s) { return Ticket(std::move(s)); }
   static Slot slot(std::shared_ptr<SlotState> s) { return Slot(std::move(s)); }
   static std::shared_ptr<SlotState>& slot_state(Slot& s) { return s.state_; }

@@ -1,8 +1,10 @@
 /// \file
 /// THE contract between core and a backend, and the only virtual functions of convrt. A backend is a folder that
-/// implements these three classes and one probe function; src/README.md says how to add one.
+/// implements these classes (the optional ones only if it gains by them) and one probe function; src/README.md says how
+/// to add one.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -52,6 +54,36 @@ class PreparedConv {
   virtual std::size_t workspace_bytes() const = 0;
 };
 
+/// Host memory that a Stream's device reads and writes itself. Keeping it keeps the memory, also beyond the Stream.
+struct StreamMemory {
+  std::span<float> src, dst;
+  std::shared_ptr<void> owner;
+};
+
+/// When the stages of a Stream's job ran. Those that a backend does not time are empty.
+struct StreamTimes {
+  struct Span {
+    std::chrono::steady_clock::time_point begin = {}, end = {};
+  };
+  Span dispatch;                                    ///< the host told the device what to do
+  Span upload, compute, download;                   ///< by the device's own clock, as host time
+  std::chrono::steady_clock::time_point seen = {};  ///< when the host saw that all was done
+};
+
+/// Jobs through a chain of convolutions on one device, in order: copied in, computed and copied out, one job's copies
+/// while another's convolutions run. Thread-safe, but for submit(), whose order is the caller's business.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  /// src of the first and dst of the last convolution. Throws Error{out_of_memory, device_lost}.
+  virtual StreamMemory allocate() = 0;
+  /// False once the device lost what the memory is made of: its jobs would fail.
+  virtual bool usable(const StreamMemory& memory) const = 0;
+  /// Starts a job and does not wait. The result waits until the job is done, then throws its error or returns its
+  /// times; to be called once. What memory.dst holds is read by a last convolution that accumulates.
+  virtual std::function<StreamTimes()> submit(const StreamMemory& memory) = 0;
+};
+
 /// A compiled custom shader (design section 4); only GPU backends have them.
 class CustomProgram {
  public:
@@ -83,6 +115,13 @@ class Backend {
   virtual double device_ms(int runs, const std::function<void(int run)>& enqueue);
   /// True where BackendBuffers are host memory, so that chains need no staging copies.
   virtual bool host_memory() const = 0;
+
+  /// Optional: nullptr means that jobs run one after another through PreparedConv. The convolutions are this device's,
+  /// none of them empty, each reading what the one before writes. `timed`: time all stages, for a trace.
+  virtual std::unique_ptr<Stream> open_stream(std::vector<std::shared_ptr<const PreparedConv>> /*chain*/,
+                                              bool /*timed*/) {
+    return nullptr;
+  }
 
   /// Optional: shipped tuning results for this device, in the form that tune_cache.hpp's shipped_kernels reads.
   virtual std::string shipped_tuning() const { return {}; }

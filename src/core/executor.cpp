@@ -1,4 +1,5 @@
-// The ring of an executor: at most `depth` submissions in flight, run in order on one worker thread.
+// The ring of an executor: at most `depth` submissions in flight, in order. Where the backend has a Stream, submitters
+// copy their data into memory the device reads and the worker copies results out; else the worker runs the plans.
 #include "convrt/executor.hpp"
 
 #include <algorithm>
@@ -7,17 +8,15 @@
 #include <utility>
 
 #include "core/access.hpp"
+#include "core/copy_pool.hpp"
 #include "core/fail.hpp"
 #include "core/overlap.hpp"
 #include "core/ticket.hpp"
+#include "core/trace.hpp"
 #include "core/worker.hpp"
 
 namespace convrt {
 namespace core {
-
-struct SlotMemory {
-  std::vector<float> src, dst;
-};
 
 /// The places of the ring. Shared, because a Slot or a Ticket may outlive the executor.
 struct Ring {
@@ -26,12 +25,13 @@ struct Ring {
   const std::size_t depth;
   std::mutex mutex;
   std::condition_variable changed;
-  std::size_t slots_taken = 0;  ///< acquired or submitted, and not done
+  std::size_t slots_taken = 0;          ///< acquired or submitted, and not done
+  std::size_t next_turn = 0, turn = 0;  ///< who may hand over to the stream: submitters copy at once, but in order
   bool stopping = false;
   Clock::time_point first_start, last_end;
   double busy_ms = 0;
   ExecutorStats stats;
-  std::vector<std::unique_ptr<SlotMemory>> spare;
+  std::vector<StreamMemory> spare;
 
   /// Waits until `free()` holds, under `lock`; counts the time as the host's.
   template <class Free>
@@ -45,20 +45,27 @@ struct Ring {
 
 namespace {
 
-/// Slot memory goes back to the ring when the last ticket that shows it is gone, or dies with the ring.
-std::shared_ptr<SlotMemory> lend(const std::shared_ptr<Ring>& ring, std::unique_ptr<SlotMemory> memory) {
-  return {memory.release(), [ring](SlotMemory* back) {
-            std::unique_ptr<SlotMemory> owned(back);
+/// Memory goes back to the ring when the last ticket that shows it is gone, or dies with the ring.
+std::shared_ptr<StreamMemory> lend(const std::shared_ptr<Ring>& ring, StreamMemory memory) {
+  return {new StreamMemory(std::move(memory)), [ring](StreamMemory* back) {
+            const std::unique_ptr<StreamMemory> owned(back);
             const std::scoped_lock lock(ring->mutex);
-            if (ring->spare.size() < ring->depth) ring->spare.push_back(std::move(owned));  // capacity is reserved
+            if (ring->spare.size() < ring->depth) ring->spare.push_back(std::move(*owned));  // capacity is reserved
           }};
+}
+
+StreamMemory host_memory(std::size_t src_size, std::size_t dst_size) {
+  auto owner = std::make_shared<std::pair<std::vector<float>, std::vector<float>>>();
+  owner->first.resize(src_size);
+  owner->second.resize(dst_size);
+  return {owner->first, owner->second, owner};
 }
 
 }  // namespace
 
 struct SlotState {
   std::shared_ptr<Ring> ring;
-  std::shared_ptr<SlotMemory> memory;
+  std::shared_ptr<StreamMemory> memory;
   bool submitted = false;
 
   ~SlotState() {
@@ -105,8 +112,25 @@ class ExecutorState {
   struct Interval {
     Clock::time_point start, end;  ///< of the computation alone, as far as the backend tells
   };
+  /// A submission on its way through the ring.
+  struct Job {
+    std::shared_ptr<TicketState> ticket;
+    std::span<const float> src;
+    std::span<float> dst;
+    bool slot;                                         ///< holds one of the ring's slots
+    std::size_t number = 0;                            ///< in order of submission
+    std::shared_ptr<StreamMemory> memory = {};         ///< of a stream's job
+    std::function<StreamTimes()> wait = {};            ///< likewise
+    Clock::time_point copy_begin = {}, copy_end = {};  ///< src into memory
+  };
   Ticket post(std::span<const float> src, std::span<float> dst, std::shared_ptr<SlotState> slot);
-  void execute(TicketState& ticket, std::span<const float> src, std::span<float> dst, bool slot) noexcept;
+  void stage(Job& job);
+  void execute(Job& job) noexcept;
+  void collect(Job& job) noexcept;
+  void settle(Job& job, const Interval& interval, const RunStats& stats, const std::optional<Error>& error,
+              bool cancelled) noexcept;
+  void trace(const Job& job, const StreamTimes& times, Clock::time_point done) const;
+  std::shared_ptr<StreamMemory> take_memory();
   Interval compute(std::span<const float> src, std::span<float> dst, RunStats& stats);
   RunStats run_plans(std::span<const float> src, std::span<float> dst);
   Interval run_on_device(std::span<const float> src, std::span<float> dst);
@@ -118,7 +142,11 @@ class ExecutorState {
   std::vector<std::vector<float>> between_;  ///< host memory of a chain: each plan's dst but the last's
   std::vector<Buffer> buffers_;              ///< device memory of a chain: src, then each plan's dst
   std::shared_ptr<Ring> ring_;
-  Worker worker_;  ///< last: its thread ends before what it uses goes
+  const std::shared_ptr<Trace> trace_ = Trace::open();
+  int trace_group_ = 0;
+  CopyPool copies_;
+  std::unique_ptr<Stream> stream_;  ///< or nullptr
+  Worker worker_;                   ///< last: its thread ends before what it uses goes
 };
 
 ExecutorState::ExecutorState(std::vector<Conv2dPlan> chain, int depth)
@@ -126,7 +154,15 @@ ExecutorState::ExecutorState(std::vector<Conv2dPlan> chain, int depth)
       host_memory_(Access::backend(chain_[0].device())->host_memory()),
       ring_(std::make_shared<Ring>(depth)) {
   ring_->spare.reserve(ring_->depth);
-  if (chain_.size() == 1 || dst_size() == 0) return;  // Conv2dPlan::run brings its own staging
+  const std::string& device = chain_[0].device().info().id;
+  if (trace_) trace_group_ = trace_->add_group(device + " executor, " + chain_[0].desc().str());
+  if (dst_size() == 0) return;
+  if (std::none_of(chain_.begin(), chain_.end(), Access::validated)) {
+    std::vector<std::shared_ptr<const PreparedConv>> convs;
+    for (const Conv2dPlan& plan : chain_) convs.push_back(Access::prepared(plan));
+    stream_ = Access::backend(chain_[0].device())->open_stream(std::move(convs), trace_ != nullptr);
+  }
+  if (stream_ || chain_.size() == 1) return;  // Conv2dPlan::run brings its own staging
   if (!host_memory_) buffers_.push_back(chain_[0].device().allocate(src_size()));
   for (std::size_t i = 0; i < chain_.size(); ++i) {
     if (!host_memory_)
@@ -153,26 +189,16 @@ Slot ExecutorState::acquire() {
   if (chain_.back().desc().accumulate)
     fail(ErrorCode::invalid_argument, "Executor::acquire: ", chain_.back().desc().str(),
          " adds to what dst holds, which a slot cannot give; submit spans instead");
-  std::unique_ptr<SlotMemory> memory;
   {
     std::unique_lock lock(ring_->mutex);
     ring_->wait(lock, [&] { return ring_->slots_taken < ring_->depth; });
     ++ring_->slots_taken;
-    if (!ring_->spare.empty()) {
-      memory = std::move(ring_->spare.back());
-      ring_->spare.pop_back();
-    }
   }
   std::shared_ptr<SlotState> state;
   try {
     state = std::make_shared<SlotState>();
     state->submitted = true;  // until it is whole, the place is given back below
-    if (!memory) {
-      memory = std::make_unique<SlotMemory>();
-      memory->src.resize(src_size());
-      memory->dst.resize(dst_size());
-    }
-    state->memory = lend(ring_, std::move(memory));
+    state->memory = take_memory();
   } catch (...) {
     const std::scoped_lock lock(ring_->mutex);
     --ring_->slots_taken;
@@ -182,6 +208,21 @@ Slot ExecutorState::acquire() {
   state->ring = ring_;
   state->submitted = false;
   return Access::slot(std::move(state));
+}
+
+// Spare memory, or new; what a lost device left behind goes.
+std::shared_ptr<StreamMemory> ExecutorState::take_memory() {
+  for (;;) {
+    StreamMemory memory;
+    {
+      const std::scoped_lock lock(ring_->mutex);
+      if (ring_->spare.empty()) break;
+      memory = std::move(ring_->spare.back());
+      ring_->spare.pop_back();
+    }
+    if (!stream_ || stream_->usable(memory)) return lend(ring_, std::move(memory));
+  }
+  return lend(ring_, stream_ ? stream_->allocate() : host_memory(src_size(), dst_size()));
 }
 
 Ticket ExecutorState::submit(Slot slot) {
@@ -196,15 +237,57 @@ Ticket ExecutorState::post(std::span<const float> src, std::span<float> dst, std
   std::unique_lock lock(ring_->mutex);
   ring_->wait(lock, [&] { return ring_->stats.in_flight < ring_->depth; });
   // Made after the wait: total_ms is the time in the ring, not the time before it.
-  auto ticket = std::make_shared<TicketState>(dst, slot ? slot->memory : nullptr);
-  worker_.post([this, ticket, src, dst, from_slot = slot != nullptr] { execute(*ticket, src, dst, from_slot); });
-  if (slot) slot->submitted = true;  // its place is now given back by execute
+  Job job{std::make_shared<TicketState>(dst, slot ? slot->memory : nullptr), src, dst, slot != nullptr};
+  job.number = ring_->next_turn;
+  if (slot && stream_) job.memory = slot->memory;
+  Ticket ticket = Access::ticket(job.ticket);
+  if (!stream_) {
+    worker_.post([this, job]() mutable { execute(job); });
+    ++ring_->turn;
+  }
+  ++ring_->next_turn;
+  if (slot) slot->submitted = true;  // its place is now given back by settle
   ++ring_->stats.submitted;
   ++ring_->stats.in_flight;
-  return Access::ticket(std::move(ticket));
+  lock.unlock();
+  if (stream_) stage(job);
+  return ticket;
 }
 
-void ExecutorState::execute(TicketState& ticket, std::span<const float> src, std::span<float> dst, bool slot) noexcept {
+// On the submitter's thread: copies src to where the device reads it, then hands over in turn. Failures belong to the
+// ticket from here on.
+void ExecutorState::stage(Job& job) {
+  std::optional<Error> error;
+  try {
+    if (!job.slot) {
+      job.memory = take_memory();
+      job.copy_begin = Clock::now();
+      copies_.copy(job.src, job.memory->src.data());
+      if (chain_.back().desc().accumulate) copies_.copy(job.dst, job.memory->dst.data());
+      job.copy_end = Clock::now();
+    }
+  } catch (...) {
+    error.emplace(as_error(std::current_exception()));
+  }
+  std::unique_lock lock(ring_->mutex);
+  ring_->changed.wait(lock, [&] { return ring_->turn == job.number; });
+  try {
+    if (!error) job.wait = stream_->submit(*job.memory);
+  } catch (...) {
+    error.emplace(as_error(std::current_exception()));
+  }
+  if (error) job.wait = [error]() -> StreamTimes { throw Error(*error); };
+  ++ring_->turn;
+  ring_->changed.notify_all();
+  try {
+    worker_.post([this, job]() mutable { collect(job); });
+  } catch (...) {  // no thread to be had: this one waits
+    lock.unlock();
+    collect(job);
+  }
+}
+
+void ExecutorState::execute(Job& job) noexcept {
   bool cancel;
   {
     const std::scoped_lock lock(ring_->mutex);
@@ -217,21 +300,60 @@ void ExecutorState::execute(TicketState& ticket, std::span<const float> src, std
     error.emplace(ErrorCode::cancelled, "the executor was destroyed before this submission started");
   } else {
     try {
-      interval = compute(src, dst, stats);
+      interval = compute(job.src, job.dst, stats);
+      if (trace_) trace(job, {{}, {}, {interval.start, interval.end}, {}, {}}, Clock::now());
     } catch (...) {
       error.emplace(as_error(std::current_exception()));
     }
   }
+  settle(job, interval, stats, error, cancel);
+}
+
+// Waits for a stream's job and copies its result out.
+void ExecutorState::collect(Job& job) noexcept {
+  Interval interval;
+  RunStats stats;
+  std::optional<Error> error;
+  try {
+    const StreamTimes times = job.wait();
+    interval = {times.compute.begin, times.compute.end};
+    stats.device_ms = milliseconds(interval.end - interval.start);
+    if (!job.slot) copies_.copy(job.memory->dst, job.dst.data());
+    if (chain_.size() == 1) Access::count(chain_[0], stats.device_ms);
+    if (trace_) trace(job, times, Clock::now());
+  } catch (...) {
+    error.emplace(as_error(std::current_exception()));
+  }
+  job.memory.reset();  // before the place is free, or its next user would allocate
+  settle(job, interval, stats, error, false);
+}
+
+void ExecutorState::trace(const Job& job, const StreamTimes& times, Clock::time_point done) const {
+  const std::string track = "slot " + std::to_string(job.number % ring_->depth), n = ' ' + std::to_string(job.number);
+  const auto span = [&](const char* stage, const StreamTimes::Span& at) {
+    trace_->span(trace_group_, track, stage + n, at.begin, at.end);
+  };
+  span("copy in", {job.copy_begin, job.copy_end});
+  span("upload", times.upload);
+  span("compute", times.compute);
+  span("download", times.download);
+  span("fence", {times.download.end, times.seen});
+  if (!job.slot) span("copy out", {times.seen, done});
+  trace_->span(trace_group_, "dispatch", "dispatch" + n, times.dispatch.begin, times.dispatch.end);
+}
+
+void ExecutorState::settle(Job& job, const Interval& interval, const RunStats& stats, const std::optional<Error>& error,
+                           bool cancelled) noexcept {
   // Under the ring's lock: who finds the ticket done also finds it counted, and the other way round.
   const std::scoped_lock lock(ring_->mutex);
   if (error)
-    ticket.fail(*error);
+    job.ticket->fail(*error);
   else
-    ticket.succeed(stats);
+    job.ticket->succeed(stats);
   ExecutorStats& total = ring_->stats;
   --total.in_flight;
-  if (slot) --ring_->slots_taken;
-  ++(cancel ? total.cancelled : error ? total.failed : total.completed);
+  if (job.slot) --ring_->slots_taken;
+  ++(cancelled ? total.cancelled : error ? total.failed : total.completed);
   if (!error) {
     // Intervals come in order of their start, so their union grows by what lies behind the latest end.
     if (total.completed == 1) ring_->first_start = ring_->last_end = interval.start;
@@ -239,8 +361,8 @@ void ExecutorState::execute(TicketState& ticket, std::span<const float> src, std
     if (interval.end > start) ring_->busy_ms += milliseconds(interval.end - start);
     ring_->last_end = std::max(ring_->last_end, interval.end);
     if (!host_memory_) {
-      total.bytes_uploaded += (src.size() + (chain_.back().desc().accumulate ? dst.size() : 0)) * sizeof(float);
-      total.bytes_downloaded += dst.size() * sizeof(float);
+      total.bytes_uploaded += (job.src.size() + (chain_.back().desc().accumulate ? job.dst.size() : 0)) * sizeof(float);
+      total.bytes_downloaded += job.dst.size() * sizeof(float);
     }
   }
   ring_->changed.notify_all();

@@ -127,4 +127,10 @@ const std::shared_ptr<const core::PreparedConv>& core::Access::prepared(const Co
   return plan.impl_->prepared;
 }
 
+bool core::Access::validated(const Conv2dPlan& plan) { return plan.impl_->validation != nullptr; }
+
+void core::Access::count(const Conv2dPlan& plan, double device_ms) noexcept {
+  if (plan.impl_->history) plan.impl_->history->count(device_ms);
+}
+
 }  // namespace convrt

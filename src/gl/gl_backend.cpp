@@ -12,6 +12,7 @@
 #include "core/log.hpp"
 #include "gl/custom.hpp"
 #include "gl/gl_conv.hpp"
+#include "gl/gl_stream.hpp"
 #include "gl/shader_text.hpp"
 #include "gl/variants.hpp"
 
@@ -129,6 +130,13 @@ double GlBackend::device_ms(int runs, const std::function<void(int run)>& enqueu
   all_posted.set_value();
   device_->confirm([&] { context->wait(done); });
   return *ms;
+}
+
+std::unique_ptr<core::Stream> GlBackend::open_stream(std::vector<std::shared_ptr<const core::PreparedConv>> chain,
+                                                     bool timed) {
+  std::vector<std::shared_ptr<const GlConv>> convs;
+  for (const auto& conv : chain) convs.push_back(std::static_pointer_cast<const GlConv>(conv));
+  return std::make_unique<GlStream>(device_, std::move(convs), timed);
 }
 
 std::string GlBackend::shipped_tuning() const {

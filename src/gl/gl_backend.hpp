@@ -22,6 +22,8 @@ class GlBackend final : public core::Backend {
   void synchronize() override { device_->synchronize(); }
   double device_ms(int runs, const std::function<void(int run)>& enqueue) override;
   bool host_memory() const override { return false; }
+  std::unique_ptr<core::Stream> open_stream(std::vector<std::shared_ptr<const core::PreparedConv>> chain,
+                                            bool timed) override;
   std::string shipped_tuning() const override;
   std::shared_ptr<core::CustomProgram> compile_custom(const ShaderSource& source) override;
 

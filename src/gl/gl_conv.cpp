@@ -174,6 +174,14 @@ std::function<void(GlState&)> GlConv::job(std::shared_ptr<const Ready> ready, st
   };
 }
 
+std::function<void(GlState&)> GlConv::dispatches(const GlSession& session, std::shared_ptr<GlStorage> src,
+                                                 std::shared_ptr<GlStorage> dst) const {
+  std::shared_ptr<const Ready> now = ready();
+  if (now->session.get() != &session)
+    core::fail(ErrorCode::device_lost, "the OpenGL context was lost while ", desc_.str(), " was being prepared");
+  return job(std::move(now), std::move(src), std::move(dst));
+}
+
 void GlConv::enqueue(const std::shared_ptr<core::BackendBuffer>& src,
                      const std::shared_ptr<core::BackendBuffer>& dst) const {
   std::shared_ptr<const Ready> now = ready();

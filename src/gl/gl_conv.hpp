@@ -63,6 +63,12 @@ class GlConv final : public core::PreparedConv {
   std::shared_ptr<const core::PreparedConv> reshaped(const Conv2dDesc& desc) const override;
   std::size_t workspace_bytes() const override;
 
+  const Conv2dDesc& desc() const { return desc_; }
+  /// What runs this convolution from `src` to `dst`, any number of times, on the thread of the session's context.
+  /// Throws Error{device_lost} if the device has another session by now.
+  std::function<void(GlState&)> dispatches(const GlSession& session, std::shared_ptr<GlStorage> src,
+                                           std::shared_ptr<GlStorage> dst) const;
+
  private:
   /// The plan in one context.
   struct Ready {

@@ -56,6 +56,10 @@ std::shared_ptr<GlStorage> GlStorage::staging(const std::shared_ptr<GlContext>& 
   return make(context, bytes, {}, to_device ? GL_MAP_WRITE_BIT : GL_MAP_READ_BIT);
 }
 
+std::shared_ptr<GlStorage> GlStorage::staging_both_ways(const std::shared_ptr<GlContext>& context, std::size_t bytes) {
+  return make(context, bytes, {}, GL_MAP_READ_BIT | GL_MAP_WRITE_BIT);
+}
+
 GlStorage::~GlStorage() {
   context_->discard([name = name_](GlState& state) { state.gl.DeleteBuffers(1, &name); });
 }

@@ -26,6 +26,8 @@ class GlStorage {
   /// Host memory that stays mapped: written by the host if `to_device`, otherwise read by it.
   static std::shared_ptr<GlStorage> staging(const std::shared_ptr<GlContext>& context, std::size_t bytes,
                                             bool to_device);
+  /// The same, read and written by the host.
+  static std::shared_ptr<GlStorage> staging_both_ways(const std::shared_ptr<GlContext>& context, std::size_t bytes);
 
   GlStorage(std::shared_ptr<GlContext> context, GLuint name, std::size_t bytes, void* mapped = nullptr)
       : context_(std::move(context)), name_(name), bytes_(bytes), mapped_(mapped) {}

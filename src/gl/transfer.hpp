@@ -9,13 +9,13 @@
 #include <span>
 #include <vector>
 
+#include "gl/device_copy.hpp"
 #include "gl/gl_storage.hpp"
 
 namespace convrt::gl {
 
-/// Copies through persistently mapped blocks: the host fills one while the GPU empties another. The copy itself is a
-/// compute shader, since drivers' own buffer copies can be far slower than the bus. Thread-safe; the threads that call
-/// do the host's share of the copying, never the context's own.
+/// Copies through persistently mapped blocks: the host fills one while the GPU empties another. Thread-safe; the
+/// threads that call do the host's share of the copying, never the context's own.
 class Transfer {
  public:
   explicit Transfer(std::shared_ptr<GlContext> context);
@@ -24,6 +24,8 @@ class Transfer {
   void upload(std::span<const float> from, const std::shared_ptr<GlStorage>& to);
   /// Copies the start of `from` to `to`, after what was enqueued before; blocks.
   void download(const std::shared_ptr<GlStorage>& from, std::span<float> to);
+
+  const DeviceCopy& device_copy() const { return *copy_; }
 
  private:
   /// Blocks of one direction. A block goes back when its last user lets go, also when a lost context drops its jobs.
@@ -46,7 +48,7 @@ class Transfer {
 
   const std::shared_ptr<GlContext> context_;
   const std::shared_ptr<Blocks> up_, down_;
-  GLuint program_ = 0;
+  const std::shared_ptr<const DeviceCopy> copy_;  // shared with jobs, which may outlive this
 };
 
 }  // namespace convrt::gl

@@ -1,0 +1,309 @@
+#include "gl/gl_stream.hpp"
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <deque>
+#include <exception>
+#include <future>
+#include <optional>
+#include <utility>
+
+#include "core/fail.hpp"
+
+namespace convrt::gl {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using core::StreamTimes;
+
+// Epochs told to the GPU and not known to be done: one that runs and one behind it, so that the GPU never waits for
+// the host. More would fix the order of work before it is known what arrives.
+constexpr int kEpochs = 2;
+
+// A job alternates between two sets of device memory: one is computed on while the other is filled or emptied.
+constexpr std::size_t kSets = 2;
+
+std::exception_ptr error_of(ErrorCode code, const char* what) { return std::make_exception_ptr(Error(code, what)); }
+
+}  // namespace
+
+/// What a StreamMemory owns.
+struct GlStream::Staging {
+  std::shared_ptr<GlStorage> up, down;
+};
+
+/// One submission on its way: uploaded, computed and downloaded in three epochs, one after another.
+struct GlStream::Job {
+  std::shared_ptr<Staging> staging;
+  std::size_t set = 0;
+  StreamTimes times;
+  std::array<GLuint, 6> stamps = {};  ///< begin and end of upload, compute, download; 0: not stamped
+  std::promise<void> landed;
+  std::atomic<bool> settled = false;
+
+  void succeed() {
+    if (!settled.exchange(true)) landed.set_value();
+  }
+  void fail(const std::exception_ptr& error) {
+    if (!settled.exchange(true)) landed.set_exception(error);
+  }
+};
+
+/// The stream in one context. Its lists are the owner thread's, but for a context that is lost on another one.
+class GlStream::Pipeline : public std::enable_shared_from_this<Pipeline> {
+ public:
+  Pipeline(std::shared_ptr<GlSession> session, const std::vector<std::shared_ptr<const GlConv>>& chain, bool timed);
+  ~Pipeline() {
+    context().discard([names = std::move(queries_)](GlState& state) {
+      state.gl.DeleteQueries(static_cast<GLsizei>(names.size()), names.data());
+    });
+  }
+  GlContext& context() const { return *session_->context; }
+  const std::shared_ptr<GlContext>& shared_context() const { return session_->context; }
+  bool alive() const { return !broken_ && context().alive(); }
+  void submit(std::shared_ptr<Job> job);
+
+ private:
+  /// The jobs that one epoch moves on by a stage; nullptr: none. An epoch that goes without being retired takes the
+  /// pipeline with it.
+  struct Epoch {
+    std::shared_ptr<Pipeline> pipeline;
+    std::shared_ptr<Job> up, compute, down;
+    bool retired = false;
+    ~Epoch();
+  };
+  void advance();
+  void encode(Epoch& epoch, GlState& state);
+  void retire(Epoch& epoch, GlState& state);
+  void break_down(const std::exception_ptr& error);
+  void stamp(GlState& state, Job& job, std::size_t which);
+  void read_stamps(GlState& state, Job& job);
+
+  const std::shared_ptr<GlSession> session_;
+  const bool timed_, accumulate_;
+  struct Set {
+    std::shared_ptr<GlStorage> src, dst;
+    std::vector<std::function<void(GlState&)>> convolutions;
+  };
+  std::array<Set, kSets> sets_;
+  std::atomic<bool> broken_ = false;
+
+  std::mutex order_;  ///< epochs reach the context in the order in which they were put together
+  std::mutex mutex_;
+  std::deque<std::shared_ptr<Job>> waiting_, uploaded_, computed_;
+  int epochs_ = 0;
+  std::size_t count_ = 0;
+
+  // The owner thread's own.
+  std::vector<GLuint> queries_;     ///< free
+  Clock::duration clock_offset_{};  ///< steady_clock minus the GPU's
+};
+
+GlStream::Pipeline::Pipeline(std::shared_ptr<GlSession> session,
+                             const std::vector<std::shared_ptr<const GlConv>>& chain, bool timed)
+    : session_(std::move(session)), timed_(timed), accumulate_(chain.back()->desc().accumulate) {
+  const auto memory = [&](std::size_t floats) {
+    return GlStorage::device_local(session_->context, floats * sizeof(float));
+  };
+  std::vector<std::shared_ptr<GlStorage>> between;  // one is enough: convolutions run one after another
+  for (std::size_t i = 0; i + 1 < chain.size(); ++i) between.push_back(memory(chain[i]->desc().dst_size()));
+  for (Set& set : sets_) {
+    set.src = memory(chain.front()->desc().src_size());
+    set.dst = memory(chain.back()->desc().dst_size());
+    for (std::size_t i = 0; i < chain.size(); ++i)
+      set.convolutions.push_back(chain[i]->dispatches(*session_, i == 0 ? set.src : between[i - 1],
+                                                      i + 1 == chain.size() ? set.dst : between[i]));
+  }
+  context().call([this](GlState& state) {
+    GLint64 gpu_ns = 0;
+    state.gl.GetInteger64v(GL_TIMESTAMP, &gpu_ns);
+    clock_offset_ = Clock::now().time_since_epoch() - std::chrono::nanoseconds(gpu_ns);
+  });
+}
+
+void GlStream::Pipeline::submit(std::shared_ptr<Job> job) {
+  {
+    const std::scoped_lock lock(mutex_);
+    if (broken_)
+      core::fail(ErrorCode::device_lost, "an earlier job of this executor failed on the device; submit again");
+    job->set = count_++ % kSets;
+    waiting_.push_back(std::move(job));
+  }
+  advance();
+}
+
+// Queues the next epoch if there is room. One without an upload waits for the GPU to have nothing else: until then an
+// upload may still arrive, and must stand before the convolutions, for the GPU starts dispatches in order.
+void GlStream::Pipeline::advance() {
+  const std::scoped_lock in_order(order_);
+  auto epoch = std::make_shared<Epoch>();
+  {
+    const std::scoped_lock lock(mutex_);
+    if (broken_ || epochs_ >= kEpochs) return;
+    if (waiting_.empty() && (epochs_ > 0 || (uploaded_.empty() && computed_.empty()))) return;
+    const auto take = [](std::deque<std::shared_ptr<Job>>& from) -> std::shared_ptr<Job> {
+      if (from.empty()) return nullptr;
+      std::shared_ptr<Job> job = std::move(from.front());
+      from.pop_front();
+      return job;
+    };
+    // Moved on before the next epoch is put together, which may be before this one has run.
+    epoch->down = take(computed_);
+    epoch->compute = take(uploaded_);
+    epoch->up = take(waiting_);
+    if (epoch->compute) computed_.push_back(epoch->compute);
+    if (epoch->up) uploaded_.push_back(epoch->up);
+    ++epochs_;
+  }
+  epoch->pipeline = shared_from_this();
+  (void)context().submit([epoch](GlState& state) { epoch->pipeline->encode(*epoch, state); },
+                         [epoch](GlState& state) { epoch->pipeline->retire(*epoch, state); });
+}
+
+void GlStream::Pipeline::encode(Epoch& epoch, GlState& state) {
+  const DeviceCopy& copy = session_->transfer.device_copy();
+  const auto begin = Clock::now();
+  try {
+    if (epoch.down) {
+      Job& job = *epoch.down;
+      stamp(state, job, 4);
+      copy.encode(state, sets_[job.set].dst->name(), 0, job.staging->down->name(), 0, job.staging->down->bytes());
+      state.gl.MemoryBarrier(GL_CLIENT_MAPPED_BUFFER_BARRIER_BIT);
+      stamp(state, job, 5);
+    }
+    if (epoch.up) {
+      Job& job = *epoch.up;
+      stamp(state, job, 0);
+      copy.encode(state, job.staging->up->name(), 0, sets_[job.set].src->name(), 0, job.staging->up->bytes());
+      if (accumulate_)
+        copy.encode(state, job.staging->down->name(), 0, sets_[job.set].dst->name(), 0, job.staging->down->bytes());
+      stamp(state, job, 1);
+    }
+    if (epoch.compute) {
+      Job& job = *epoch.compute;
+      stamp(state, job, 2);
+      for (const auto& convolution : sets_[job.set].convolutions) convolution(state);
+      stamp(state, job, 3);
+      job.times.dispatch = {begin, Clock::now()};
+    }
+    state.gl.Flush();
+    state.check("a job of an executor");
+  } catch (...) {
+    break_down(std::current_exception());
+    throw;  // the context must know if it is lost
+  }
+}
+
+void GlStream::Pipeline::retire(Epoch& epoch, GlState& state) {
+  epoch.retired = true;
+  if (epoch.down) {
+    read_stamps(state, *epoch.down);
+    epoch.down->times.seen = Clock::now();
+    epoch.down->succeed();
+  }
+  {
+    const std::scoped_lock lock(mutex_);
+    --epochs_;
+  }
+  try {
+    advance();
+  } catch (...) {
+    break_down(std::current_exception());
+  }
+}
+
+GlStream::Pipeline::Epoch::~Epoch() {
+  if (pipeline == nullptr || retired) return;
+  const auto error = error_of(ErrorCode::device_lost,
+                              "the OpenGL context failed before this job was done; the device re-opens on next use");
+  pipeline->break_down(error);
+  for (const auto& job : {up, compute, down})
+    if (job) job->fail(error);
+}
+
+void GlStream::Pipeline::break_down(const std::exception_ptr& error) {
+  std::deque<std::shared_ptr<Job>> jobs;
+  {
+    const std::scoped_lock lock(mutex_);
+    broken_ = true;
+    for (auto* list : {&waiting_, &uploaded_, &computed_}) {
+      jobs.insert(jobs.end(), list->begin(), list->end());
+      list->clear();
+    }
+  }
+  for (const auto& job : jobs) job->fail(error);
+}
+
+// The convolutions are always timed, for the busy share; copies only for a trace.
+void GlStream::Pipeline::stamp(GlState& state, Job& job, std::size_t which) {
+  if (!timed_ && which / 2 != 1) return;
+  if (queries_.empty()) {
+    queries_.resize(12);
+    state.gl.GenQueries(static_cast<GLsizei>(queries_.size()), queries_.data());
+  }
+  job.stamps[which] = queries_.back();
+  queries_.pop_back();
+  state.gl.QueryCounter(job.stamps[which], GL_TIMESTAMP);
+}
+
+void GlStream::Pipeline::read_stamps(GlState& state, Job& job) {
+  std::array<Clock::time_point, 6> at = {};
+  for (std::size_t i = 0; i < at.size(); ++i) {
+    if (job.stamps[i] == 0) continue;
+    GLuint64 ns = 0;
+    state.gl.GetQueryObjectui64v(job.stamps[i], GL_QUERY_RESULT, &ns);
+    at[i] = Clock::time_point(std::chrono::nanoseconds(ns) + clock_offset_);
+    queries_.push_back(std::exchange(job.stamps[i], 0));
+  }
+  job.times.upload = {at[0], at[1]};
+  job.times.compute = {at[2], at[3]};
+  job.times.download = {at[4], at[5]};
+}
+
+GlStream::GlStream(std::shared_ptr<GlDevice> device, std::vector<std::shared_ptr<const GlConv>> chain, bool timed)
+    : device_(std::move(device)), chain_(std::move(chain)), timed_(timed) {
+  (void)pipeline();
+}
+
+GlStream::~GlStream() = default;
+
+std::shared_ptr<GlStream::Pipeline> GlStream::pipeline() {
+  const std::scoped_lock lock(mutex_);
+  if (pipeline_ == nullptr || !pipeline_->alive()) {
+    pipeline_ = nullptr;
+    pipeline_ = std::make_shared<Pipeline>(device_->session(), chain_, timed_);
+  }
+  return pipeline_;
+}
+
+core::StreamMemory GlStream::allocate() {
+  const std::shared_ptr<GlContext> context = pipeline()->shared_context();
+  const std::size_t src = chain_.front()->desc().src_size(), dst = chain_.back()->desc().dst_size();
+  auto staging = std::make_shared<Staging>();
+  staging->up = GlStorage::staging(context, src * sizeof(float), true);
+  staging->down = chain_.back()->desc().accumulate ? GlStorage::staging_both_ways(context, dst * sizeof(float))
+                                                   : GlStorage::staging(context, dst * sizeof(float), false);
+  return {
+      {static_cast<float*>(staging->up->mapped()), src}, {static_cast<float*>(staging->down->mapped()), dst}, staging};
+}
+
+bool GlStream::usable(const core::StreamMemory& memory) const {
+  return static_cast<const Staging&>(*static_cast<Staging*>(memory.owner.get())).up->context()->alive();
+}
+
+std::function<StreamTimes()> GlStream::submit(const core::StreamMemory& memory) {
+  const std::shared_ptr<Pipeline> through = pipeline();
+  const auto job = std::make_shared<Job>();
+  job->staging = std::static_pointer_cast<Staging>(memory.owner);
+  if (job->staging->up->context() != through->shared_context())
+    core::fail(ErrorCode::device_lost, "this job's memory was lost with the OpenGL context; acquire a new slot");
+  auto landed = std::make_shared<std::future<void>>(job->landed.get_future());
+  through->submit(job);
+  return [job, landed, context = through->shared_context()] {
+    context->wait(*landed);
+    return job->times;
+  };
+}
+
+}  // namespace convrt::gl

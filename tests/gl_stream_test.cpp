@@ -1,0 +1,349 @@
+// Executors on whatever GL driver this machine has (llvmpipe in CI): overlap changes no result, faults stay bounded.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+#include <optional>
+#include <random>
+#include <thread>
+
+#include "convrt/convrt.hpp"
+#include "core/access.hpp"
+#include "gl/gl_backend.hpp"
+
+namespace {
+
+using namespace std::chrono_literals;
+using convrt::Conv2dDesc;
+using convrt::Conv2dPlan;
+using convrt::Device;
+using convrt::Error;
+using convrt::ErrorCode;
+using convrt::Executor;
+using convrt::Slot;
+using convrt::Ticket;
+
+// Small integers: sums are exact in any order, so results compare bit for bit.
+std::vector<float> integers(std::size_t count, unsigned seed) {
+  std::minstd_rand random(seed + 1);
+  std::vector<float> values(count);
+  for (float& v : values) v = static_cast<float>(static_cast<int>(random() % 9) - 4);
+  return values;
+}
+
+/// A plan on a GL device, inputs and what the CPU reference makes of them.
+struct Problem {
+  Conv2dDesc desc;
+  Conv2dPlan plan, reference;
+  Problem(const Device& device, const char* problem, unsigned seed = 1)
+      : Problem(device, Conv2dDesc::parse(problem), integers(Conv2dDesc::parse(problem).weights_size(), seed)) {}
+  Problem(const Device& device, const Conv2dDesc& d, const std::vector<float>& weights)
+      : desc(d),
+        plan(device, d, weights),
+        reference(convrt::find_device("cpu"), d, weights, {}, {.kernel = "cpu.reference"}) {}
+  std::vector<float> expected(const std::vector<float>& src, std::vector<float> dst = {}) const {
+    dst.resize(desc.dst_size());
+    reference.run(src, dst);
+    return dst;
+  }
+};
+
+class GlStream : public testing::Test {
+ protected:
+  // A device of the tests' own: its OpenGL functions may be replaced.
+  void SetUp() override {
+    auto found = convrt::gl::egl_devices();
+    if (found.empty()) found = convrt::gl::surfaceless_device();
+    if (found.empty()) GTEST_SKIP() << "no GL device here (CONVRT_VERBOSE=info says why)";
+    gl_ = std::make_shared<convrt::gl::GlDevice>(found.back(), convrt::gl::GlContext::Options{.timeout = 4000ms});
+    device_ = convrt::core::Access::device(std::make_shared<convrt::gl::GlBackend>(found.back(), gl_, "gl:test"));
+    reset_after_ = -1;
+  }
+  void replace(void (*change)(GladGLContext&)) {
+    gl_->session()->context->call([change](convrt::gl::GlState& state) { change(state.gl); });
+  }
+  static void inject_resets(GladGLContext& gl) {
+    gl.GetGraphicsResetStatus = []() -> GLenum {
+      return reset_after_ >= 0 && reset_after_-- == 0 ? GL_GUILTY_CONTEXT_RESET : GL_NO_ERROR;
+    };
+  }
+  static inline std::atomic<int> reset_after_ = -1;
+  std::shared_ptr<convrt::gl::GlDevice> gl_;
+  std::optional<Device> device_;
+};
+
+constexpr const char* kSmall = "n1c3h7w9k4r3s3ph1pw1+relu";
+
+TEST_F(GlStream, EveryDepthKeepsResultsWithTheirSubmissions) {
+  const Problem problem(*device_, kSmall);
+  for (const int depth : {1, 2, 3, 7}) {
+    Executor executor(problem.plan, depth);
+    std::vector<std::vector<float>> src, dst(50, std::vector<float>(problem.desc.dst_size()));
+    std::vector<Ticket> tickets;
+    src.reserve(dst.size());
+    for (unsigned i = 0; i < dst.size(); ++i) {
+      src.push_back(integers(problem.desc.src_size(), i));
+      tickets.push_back(executor.submit(src.back(), dst[i]));
+    }
+    for (std::size_t i = 0; i < tickets.size(); ++i) {
+      const auto stats = tickets[i].wait();
+      EXPECT_GT(stats.device_ms, 0);
+      EXPECT_GE(stats.total_ms, stats.device_ms);
+      ASSERT_EQ(dst[i], problem.expected(src[i])) << "depth " << depth << ", submission " << i;
+    }
+    executor.drain();
+    const auto stats = executor.stats();
+    EXPECT_EQ(stats.completed, dst.size());
+    EXPECT_EQ(stats.bytes_uploaded, dst.size() * 4 * problem.desc.src_size());
+    EXPECT_GT(stats.device_busy_share, 0);
+    EXPECT_LE(stats.device_busy_share, 1);
+  }
+}
+
+TEST_F(GlStream, ChainsAccumulateAndLargeTensors) {
+  const Problem a(*device_, "n2c3h65w63k8r3s3ph1pw1+relu", 1), b(*device_, "n2c8h65w63k16r1s1", 2),
+      c(*device_, "n2c16h65w63k5r3s3sh2sw2+acc", 3);
+  Executor executor(std::vector<Conv2dPlan>{a.plan, b.plan, c.plan});
+  const auto before = integers(c.desc.dst_size(), 9);
+  std::vector<std::vector<float>> src, dst(9, before);
+  std::vector<Ticket> tickets;
+  src.reserve(dst.size());
+  for (unsigned i = 0; i < dst.size(); ++i) {
+    src.push_back(integers(a.desc.src_size(), i));
+    tickets.push_back(executor.submit(src.back(), dst[i]));
+  }
+  for (std::size_t i = 0; i < dst.size(); ++i) {
+    tickets[i].wait();
+    ASSERT_EQ(dst[i], c.expected(b.expected(a.expected(src[i])), before)) << i;
+  }
+}
+
+TEST_F(GlStream, SlotsAreTheMemoryTheDeviceReads) {
+  const Problem problem(*device_, kSmall);
+  std::vector<Ticket> kept;
+  std::vector<std::vector<float>> src;
+  {
+    Executor executor(problem.plan, 2);
+    for (unsigned i = 0; i < 9; ++i) {
+      Slot slot = executor.acquire();
+      src.push_back(integers(problem.desc.src_size(), i));
+      std::copy(src.back().begin(), src.back().end(), slot.src().begin());
+      kept.push_back(executor.submit(std::move(slot)));
+    }
+  }
+  for (std::size_t i = 0; i < kept.size(); ++i) {  // beyond the executor's life
+    kept[i].wait();
+    const auto dst = kept[i].dst();
+    ASSERT_EQ(std::vector<float>(dst.begin(), dst.end()), problem.expected(src[i])) << i;
+  }
+}
+
+TEST_F(GlStream, AResetFailsTicketsWithDeviceLostAndTheExecutorGoesOn) {
+  const Problem problem(*device_, kSmall);
+  Executor executor(problem.plan);
+  const auto src = integers(problem.desc.src_size(), 1), expected = problem.expected(src);
+  int lost = 0;
+  for (int round = 0; round < 12; ++round) {
+    replace(inject_resets);
+    reset_after_ = round;
+    std::vector<std::vector<float>> dst(8, std::vector<float>(expected.size(), 99));
+    std::vector<Ticket> tickets;
+    for (auto& d : dst) tickets.push_back(executor.submit(src, d));
+    for (std::size_t i = 0; i < tickets.size(); ++i) {
+      try {
+        tickets[i].wait(20s);
+        ASSERT_EQ(dst[i], expected) << "round " << round << ", submission " << i;
+      } catch (const Error& e) {
+        ASSERT_EQ(e.code(), ErrorCode::device_lost) << e.what();
+        ++lost;
+      }
+    }
+    reset_after_ = -1;
+    std::vector<float> again(expected.size());
+    executor.submit(src, again).wait(20s);
+    ASSERT_EQ(again, expected) << "after round " << round;
+  }
+  EXPECT_GT(lost, 12);
+}
+
+TEST_F(GlStream, ASlotOfALostContextSaysSo) {
+  const Problem problem(*device_, kSmall);
+  Executor executor(problem.plan);
+  Slot slot = executor.acquire();
+  const auto src = integers(problem.desc.src_size(), 1);
+  replace(inject_resets);
+  reset_after_ = 0;
+  std::vector<float> dst(problem.desc.dst_size());
+  EXPECT_THROW(executor.submit(src, dst).wait(20s), Error);
+  const Ticket ticket = executor.submit(std::move(slot));
+  try {
+    ticket.wait(20s);
+    ADD_FAILURE() << "its memory was gone";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::device_lost) << e.what();
+  }
+  executor.submit(src, dst).wait(20s);
+  EXPECT_EQ(dst, problem.expected(src));
+}
+
+TEST_F(GlStream, AHungDriverIsATimeoutAndNothingHangs) {
+  const Problem problem(*device_, kSmall);
+  const auto src = integers(problem.desc.src_size(), 1);
+  std::vector<float> dst(problem.desc.dst_size());
+  Executor executor(problem.plan);
+  replace([](GladGLContext& gl) {
+    gl.ClientWaitSync = [](GLsync, GLbitfield, GLuint64) -> GLenum {
+      std::this_thread::sleep_for(1ms);
+      return GL_TIMEOUT_EXPIRED;
+    };
+  });
+  const Ticket first = executor.submit(src, dst);
+  const auto code = [&] {
+    try {
+      first.wait(30s);
+    } catch (const Error& e) {
+      return e.code();
+    }
+    return ErrorCode::internal;
+  }();
+  EXPECT_EQ(code, ErrorCode::timeout);
+  executor.submit(src, dst).wait(30s);
+  EXPECT_EQ(dst, problem.expected(src));
+}
+
+TEST_F(GlStream, ATraceIsJsonWithEveryStage) {
+  const std::string path = testing::TempDir() + "convrt_trace_" + std::to_string(getpid()) + ".json";
+  ASSERT_EQ(setenv("CONVRT_TRACE", path.c_str(), 1), 0);
+  {
+    const Problem problem(*device_, kSmall);
+    for (int executors = 0; executors < 2; ++executors) {  // the second goes on in the same file
+      Executor executor(problem.plan);
+      const auto src = integers(problem.desc.src_size(), 1);
+      std::vector<float> dst(problem.desc.dst_size());
+      for (int i = 0; i < 5; ++i) executor.submit(src, dst);
+      executor.drain();
+    }
+  }
+  unsetenv("CONVRT_TRACE");
+  std::ifstream file(path);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  std::remove(path.c_str());
+  EXPECT_EQ(text.substr(0, 2), "[\n");
+  EXPECT_EQ(text.substr(text.size() - 3), "\n]\n");
+  for (const char* stage :
+       {"copy in 4", "upload 4", "compute 4", "download 4", "fence 4", "copy out 4", "dispatch 4"}) {
+    const std::string name = '"' + std::string(stage) + '"';
+    const auto first = text.find(name);
+    ASSERT_NE(first, std::string::npos) << stage << " is missing in\n" << text;
+    EXPECT_NE(text.find(name, first + 1), std::string::npos) << "the second executor's " << stage;
+  }
+}
+
+std::size_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::size_t total = 0, resident = 0;
+  file >> total >> resident;
+  return resident * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(GlStream, StressTenThousandSubmissionsLeaveNothingBehind) {
+  const Problem problem(*device_, "n1c2h5w5k2r3s3");
+  static std::atomic<int> buffers, syncs, queries;
+  buffers = syncs = queries = 0;
+  replace([](GladGLContext& gl) {
+    static PFNGLGENBUFFERSPROC gen_buffers;
+    static PFNGLDELETEBUFFERSPROC delete_buffers;
+    static PFNGLFENCESYNCPROC fence;
+    static PFNGLDELETESYNCPROC delete_sync;
+    static PFNGLGENQUERIESPROC gen_queries;
+    static PFNGLDELETEQUERIESPROC delete_queries;
+    gen_buffers = gl.GenBuffers;
+    delete_buffers = gl.DeleteBuffers;
+    fence = gl.FenceSync;
+    delete_sync = gl.DeleteSync;
+    gen_queries = gl.GenQueries;
+    delete_queries = gl.DeleteQueries;
+    gl.GenBuffers = [](GLsizei n, GLuint* names) { buffers += n, gen_buffers(n, names); };
+    gl.DeleteBuffers = [](GLsizei n, const GLuint* names) { buffers -= n, delete_buffers(n, names); };
+    gl.FenceSync = [](GLenum what, GLbitfield flags) { return ++syncs, fence(what, flags); };
+    gl.DeleteSync = [](GLsync sync) { --syncs, delete_sync(sync); };
+    gl.GenQueries = [](GLsizei n, GLuint* names) { queries += n, gen_queries(n, names); };
+    gl.DeleteQueries = [](GLsizei n, const GLuint* names) { queries -= n, delete_queries(n, names); };
+  });
+  std::optional<Executor> executor(std::in_place, problem.plan, 3);
+  const auto thousand = [&] {
+    std::vector<std::jthread> producers;
+    std::atomic<int> wrong = 0;
+    for (int t = 0; t < 4; ++t)
+      producers.emplace_back([&, t] {
+        const auto src = integers(problem.desc.src_size(), static_cast<unsigned>(t)), expected = problem.expected(src);
+        std::vector<float> dst(expected.size());
+        for (int i = 0; i < 250; ++i) {
+          if ((i + t) % 3 == 0) {
+            Slot slot = executor->acquire();
+            std::copy(src.begin(), src.end(), slot.src().begin());
+            const Ticket ticket = executor->submit(std::move(slot));
+            if (i % 2 == 0) continue;  // dropped
+            ticket.wait();
+            wrong += !std::equal(expected.begin(), expected.end(), ticket.dst().begin());
+          } else {
+            executor->submit(src, dst).wait();
+            wrong += dst != expected;
+          }
+        }
+      });
+    producers.clear();
+    EXPECT_EQ(wrong, 0);
+  };
+  thousand();
+  executor->drain();
+  gl_->synchronize();
+  const int buffers_before = buffers, queries_before = queries;
+  const std::size_t resident_before = resident_bytes();
+  for (int i = 0; i < 9; ++i) thousand();
+  executor->drain();
+  gl_->synchronize();
+  EXPECT_EQ(executor->stats().completed, 10000U);
+  EXPECT_LE(buffers, buffers_before + 6);  // staging of a slot or two more; never per submission
+  EXPECT_LE(queries, queries_before + 12);
+  EXPECT_LE(syncs, 2);
+  EXPECT_LT(resident_bytes(), resident_before + (std::size_t{8} << 20));
+  executor.reset();
+  gl_->synchronize();
+  EXPECT_EQ(buffers, 0);
+  EXPECT_EQ(queries, 0);
+  EXPECT_EQ(syncs, 0);
+}
+
+TEST_F(GlStream, StressRandomDestructionAndLoss) {
+  const Problem problem(*device_, kSmall);
+  const auto src = integers(problem.desc.src_size(), 1), expected = problem.expected(src);
+  std::minstd_rand random(5);
+  for (int round = 0; round < 25; ++round) {
+    if (round % 5 == 4) {
+      replace(inject_resets);
+      reset_after_ = static_cast<int>(random() % 9);
+    }
+    std::vector<std::vector<float>> dst(6, std::vector<float>(expected.size()));
+    std::vector<Ticket> tickets;
+    try {
+      Executor executor(problem.plan, 1 + round % 4);
+      for (auto& d : dst) tickets.push_back(executor.submit(src, d));
+    } catch (const Error& e) {  // lost while the executor was being made
+      ASSERT_EQ(e.code(), ErrorCode::device_lost) << e.what();
+    }
+    for (std::size_t i = 0; i < tickets.size(); ++i) {
+      ASSERT_TRUE(tickets[i].done()) << "the destructor left work behind";
+      try {
+        tickets[i].wait();
+        ASSERT_EQ(dst[i], expected);
+      } catch (const Error& e) {
+        ASSERT_EQ(e.code(), ErrorCode::device_lost) << e.what();
+      }
+    }
+    reset_after_ = -1;
+  }
+}
+
+}  // namespace

@@ -52,7 +52,7 @@ std::vector<Variant> variants(const Conv2dDesc& d, const CpuInfo& info, int thre
       found.push_back(
           {prefix + "." + tile, isa, size, 0, std::max(ms, memory_ms(bytes, used)) + (used > 1 ? kForkJoinMs : 0)});
     };
-    const double known = d.layout == Layout::nhwc ? 0.9 : 0.45;
+    const double known = d.layout == Layout::nhwc || (isa == Isa::avx512 && d.r == 3) ? 0.8 : 0.5;
     // NHWC with a multiplier expands its source element by element.
     const double expanding = d.layout == Layout::nhwc && d.k != d.c ? 0.4 : 1;
     if (filter_slot(d) >= 0) add(std::to_string(d.r) + "x" + std::to_string(d.s), d.r, known * expanding);
@@ -129,24 +129,46 @@ void run_band(const Run& run, const DepthwiseKernels& kernels, const NchwShape& 
 }
 
 // In place: where the instruction set masks loads and both strides agree.
-DepthwiseKernels::Plane plane_kernel(const Conv2dDesc& d, const Variant& variant) {
+DepthwiseKernels::Planes planes_kernel(const Conv2dDesc& d, const Variant& variant) {
   if (variant.rows == 0 || d.stride_h != d.stride_w) return nullptr;
-  return depthwise_kernels(variant.isa)->plane[(variant.rows - 3) / 2][d.stride_h - 1];
+  return depthwise_kernels(variant.isa)->planes[(variant.rows - 3) / 2][d.stride_h - 1];
 }
 
-void execute_planes(const Run& run, DepthwiseKernels::Plane kernel) {
+// Destination planes are one long list over images and filters, cut evenly among the threads; where planes are few,
+// into bands of rows first.
+void execute_planes(const Run& run, DepthwiseKernels::Planes kernel) {
   const Conv2dDesc& d = run.desc;
-  const Index p_end = d.p(), q_end = d.q(), multiplier = d.k / d.c;
-  constexpr Index band = 32;  // destination rows of a task
-  const Index bands = (p_end + band - 1) / band, tasks = Index{d.n} * d.k * bands;
-  const int threads = useful_threads(d.flops(), run.threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (Index task = 0; task < tasks; ++task) {
-    const Index nk = task / bands, image = nk / d.k, k = nk % d.k, first = task % bands * band;
-    kernel({run.src + (image * d.c + k / multiplier) * d.h * d.w, d.h, d.w, d.pad_top, d.pad_left,
-            run.weights + k * d.r * d.s, run.bias[k], run.dst + nk * p_end * q_end, first,
-            std::min(first + band, p_end), q_end, d.accumulate, d.activation});
-  }
+  const Index p_end = d.p(), q_end = d.q(), multiplier = d.k / d.c, planes = Index{d.n} * d.k;
+  const int threads = threads_for(d, run.threads);
+  const Index bands = planes >= 8 * threads ? 1 : std::min<Index>(p_end, (8 * threads + planes - 1) / planes);
+  for_each_task(threads, threads * bands, [&](Index task, int) {
+    const Index slice = task / bands, band = task % bands;
+    const Index first_p = p_end * band / bands, last_p = p_end * (band + 1) / bands;
+    const Index end = planes * (slice + 1) / threads;
+    // Weights begin anew with each image.
+    for (Index at = planes * slice / threads, next; at < end; at = next) {
+      const Index k = at % d.k;
+      next = std::min(end, at - k + d.k);
+      kernel({.src = run.src + at / multiplier * d.h * d.w,
+              .h = d.h,
+              .w = d.w,
+              .pad_top = d.pad_top,
+              .pad_left = d.pad_left,
+              .weights = run.weights + k * d.r * d.s,
+              .bias = run.bias + k,
+              .dst = run.dst + at * p_end * q_end,
+              .first_p = first_p,
+              .last_p = last_p,
+              .p = p_end,
+              .q = q_end,
+              .count = next - at,
+              .multiplier = multiplier,
+              .phase = k % multiplier,
+              .taps = Index{d.r} * d.s,
+              .accumulate = d.accumulate,
+              .activation = d.activation});
+    }
+  });
 }
 
 void execute_strips(const Run& run, const DepthwiseKernels& kernels) {
@@ -298,7 +320,7 @@ void execute_nhwc(const Run& run, const DepthwiseKernels& kernels) {
 std::size_t scratch_floats(const Conv2dDesc& d, const Variant& variant, int threads) {
   const Index lanes = depthwise_kernels(variant.isa)->lanes;
   if (d.layout == Layout::nchw) {
-    if (plane_kernel(d, variant) != nullptr) return 0;
+    if (planes_kernel(d, variant) != nullptr) return 0;
     const NchwShape shape(d, lanes);
     return static_cast<std::size_t>(shape.table_floats + threads * shape.thread_floats);
   }
@@ -308,7 +330,7 @@ std::size_t scratch_floats(const Conv2dDesc& d, const Variant& variant, int thre
 
 void execute(const Run& run) noexcept {
   const DepthwiseKernels& kernels = *depthwise_kernels(run.variant.isa);
-  const DepthwiseKernels::Plane in_place = plane_kernel(run.desc, run.variant);
+  const DepthwiseKernels::Planes in_place = planes_kernel(run.desc, run.variant);
   if (run.desc.layout == Layout::nhwc)
     execute_nhwc(run, kernels);
   else if (in_place != nullptr)

@@ -14,6 +14,7 @@
 // clang-format on
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/depthwise_nhwc-inl.h"
+#include "cpu/kernels/depthwise_window-inl.h"
 #include "cpu/kernels/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -157,6 +158,18 @@ void any_strip(const DepthwiseStrip& a) {
 }
 
 #if CONVRT_MASKED_LOADS
+
+// One plane of a task.
+struct DepthwisePlane {
+  const float* src;
+  std::ptrdiff_t h, w, pad_top, pad_left;
+  const float* weights;
+  float bias;
+  float* dst;
+  std::ptrdiff_t first_p, last_p, q;
+  bool accumulate;
+  Activation activation;
+};
 
 // Adds tap columns s (and, where PAIR, s + 1) of every tap row. EDGE: some columns or lanes stand outside the image.
 // With stride 2 one pair of loads gives both columns: its even and its odd elements.
@@ -340,7 +353,20 @@ void plane(const DepthwisePlane& a) {
       }
     }
   }
-  if (is_long(a.activation)) activate_row(a.activation, a.dst + a.first_p * a.q, static_cast<std::size_t>(rows * a.q));
+}
+
+template <int R, int ST>
+void planes(const DepthwisePlanes& a) {
+  if constexpr (R == 3 && CONVRT_WINDOW) {
+    window_planes<ST>(a);
+  } else {
+    for (std::ptrdiff_t i = 0; i < a.count; ++i)
+      plane<R, ST>({a.src_of(i), a.h, a.w, a.pad_top, a.pad_left, a.weights_of(i), a.bias[i], a.dst_of(i), a.first_p,
+                    a.last_p, a.q, a.accumulate, a.activation});
+  }
+  if (is_long(a.activation))
+    for (std::ptrdiff_t i = 0; i < a.count; ++i)
+      activate_row(a.activation, a.dst_of(i) + a.first_p * a.q, static_cast<std::size_t>((a.last_p - a.first_p) * a.q));
 }
 
 #endif  // CONVRT_MASKED_LOADS
@@ -355,7 +381,7 @@ constexpr DepthwiseKernels kDepthwiseKernels = {
      {CONVRT_STRIPS(7, 1), CONVRT_STRIPS(7, 2)}},
     {any_strip<1>, any_strip<2>, any_strip<3>, any_strip<4>},
 #if CONVRT_MASKED_LOADS
-    {{plane<3, 1>, plane<3, 2>}, {plane<5, 1>, plane<5, 2>}, {plane<7, 1>, plane<7, 2>}},
+    {{planes<3, 1>, planes<3, 2>}, {planes<5, 1>, planes<5, 2>}, {planes<7, 1>, planes<7, 2>}},
 #else
     {},
 #endif

@@ -27,16 +27,23 @@ struct DepthwiseStrip {
   Activation activation;
 };
 
-/// NCHW in place: destination rows [first_p, last_p) of one channel, filter R = S, one stride for both axes.
-struct DepthwisePlane {
-  const float* src;  ///< [H][W]
+/// NCHW in place: destination rows [first_p, last_p) of neighbouring filters, R = S, one stride for both axes.
+struct DepthwisePlanes {
+  const float* src;  ///< [C][H][W], the first filter's channel
   std::ptrdiff_t h, w, pad_top, pad_left;
-  const float* weights;  ///< [R][S]
-  float bias;
-  float* dst;  ///< [P][Q]
-  std::ptrdiff_t first_p, last_p, q;
+  const float* weights;  ///< [count][R][S]
+  const float* bias;     ///< [count]
+  float* dst;            ///< [count][P][Q]
+  std::ptrdiff_t first_p, last_p, p, q;
+  std::ptrdiff_t count;              ///< filters
+  std::ptrdiff_t multiplier, phase;  ///< filters per channel; which of its channel's filters the first one is
+  std::ptrdiff_t taps;               ///< R * S
   bool accumulate;
   Activation activation;
+
+  const float* src_of(std::ptrdiff_t i) const { return src + (multiplier == 1 ? i : (phase + i) / multiplier) * h * w; }
+  const float* weights_of(std::ptrdiff_t i) const { return weights + i * taps; }
+  float* dst_of(std::ptrdiff_t i) const { return dst + i * p * q; }
 };
 
 /// NHWC: destination rows [first_p, last_p) of `blocks` vectors of channels that stand side by side. Taps in padding
@@ -64,11 +71,11 @@ struct DepthwiseKernels {
   void (*pad_row)(const float* row, std::ptrdiff_t width, std::ptrdiff_t pad_left, std::ptrdiff_t stride, int phases,
                   std::ptrdiff_t phase_size, std::ptrdiff_t length, float* to);
   using Strip = void (*)(const DepthwiseStrip&);
-  using Plane = void (*)(const DepthwisePlane&);
+  using Planes = void (*)(const DepthwisePlanes&);
   using Pixels = void (*)(const DepthwisePixels&);
   Strip strip[3][2][kStripRows];  ///< [R = 3, 5, 7 without dilation][stride_h - 1][rows - 1]
   Strip any_strip[kStripRows];    ///< [rows - 1], any taps
-  Plane plane[3][2];              ///< [R = S = 3, 5, 7][stride - 1], null on instruction sets without masked loads
+  Planes planes[3][2];            ///< [R = S = 3, 5, 7][stride - 1], null on instruction sets without masked loads
   Pixels pixels[3][2];            ///< [S = 3, 5, 7 without dilation][stride_w - 1], any R
   Pixels any_pixels;
 };

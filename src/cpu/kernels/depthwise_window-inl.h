@@ -1,0 +1,246 @@
+/// \file
+/// Depthwise 3x3 on planes (nchw) where masked loads cost nothing and registers are many (AVX-512). Lanes are pixels of
+/// a row. A window of three source rows slides down the plane: each row is loaded once, as the three vectors its tap
+/// columns need, and these, the nine weights and a sum stay in registers.
+///
+///     wide     a strip of one vector of columns. Stride 1 loads the tap columns; stride 2 loads two neighbours that
+///     hold
+///              the odd tap columns and derives the first one, which loads that split cache lines cost more than.
+///     narrow   rows shorter than a vector: one load, and each tap column is a permutation of it. The last lane is
+///              always zero and stands for every column outside the image.
+///     paired   rows shorter than half a vector: two planes at once, one in each half.
+
+#if defined(CONVRT_DEPTHWISE_WINDOW_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CONVRT_DEPTHWISE_WINDOW_INL_H_
+#undef CONVRT_DEPTHWISE_WINDOW_INL_H_
+#else
+#define CONVRT_DEPTHWISE_WINDOW_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+
+#include "cpu/kernels/activation-inl.h"
+#include "cpu/kernels/depthwise_kernels.hpp"
+#include "cpu/kernels/rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace convrt::cpu::HWY_NAMESPACE {
+
+#undef CONVRT_WINDOW
+#define CONVRT_WINDOW (HWY_TARGET == HWY_AVX3)
+#if CONVRT_WINDOW
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Slides down destination rows [first_p, last_p) of a plane. columns(row, x): the three tap columns of a source row;
+// store(sum) takes one row after another.
+template <int ST, class D, class Columns, class Store>
+HWY_INLINE void slide_window(D, const DepthwisePlanes& a, const float* src, const hn::Vec<D> (&w)[9], hn::Vec<D> bias,
+                             const Columns& columns, const Store& store) {
+  const std::ptrdiff_t width = a.w;
+  std::ptrdiff_t h = a.first_p * ST - a.pad_top;
+  const float* row = src + h * width;
+  hn::Vec<D> x0[3] = {bias, bias, bias}, x1[3] = {bias, bias, bias}, x2[3] = {bias, bias, bias};
+  const auto inside = [&](std::ptrdiff_t at)
+                          HWY_ATTR { return static_cast<std::size_t>(at) < static_cast<std::size_t>(a.h); };
+  const auto next = [&](hn::Vec<D>(&x)[3]) HWY_ATTR {
+    if (inside(h)) columns(row, x);
+    ++h;
+    row += width;
+  };
+  next(x0);
+  if (ST == 1) next(x1);
+  HWY_UNROLL(1)
+  for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p) {
+    if (ST == 2) next(x1);
+    next(x2);
+    hn::Vec<D> sum = bias;
+    if (inside(h - 3)) sum = hn::MulAdd(w[2], x0[2], hn::MulAdd(w[1], x0[1], hn::MulAdd(w[0], x0[0], sum)));
+    if (inside(h - 2)) sum = hn::MulAdd(w[5], x1[2], hn::MulAdd(w[4], x1[1], hn::MulAdd(w[3], x1[0], sum)));
+    if (inside(h - 1)) sum = hn::MulAdd(w[8], x2[2], hn::MulAdd(w[7], x2[1], hn::MulAdd(w[6], x2[0], sum)));
+    store(sum);
+    HWY_UNROLL(3)
+    for (int s = 0; s < 3; ++s) {
+      x0[s] = ST == 1 ? x1[s] : x2[s];
+      if (ST == 1) x1[s] = x2[s];
+    }
+  }
+}
+
+// `count` columns of plane i from q0 on, at most a vector.
+template <int ST, class D>
+HWY_NOINLINE void window_strip(D d, const DepthwisePlanes& a, std::ptrdiff_t i, std::ptrdiff_t q0,
+                               std::ptrdiff_t count) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  hn::Vec<D> w[9];
+  const float *weights = a.weights_of(i), *src = a.src_of(i);
+  const hn::Vec<D> bias = hn::Set(d, a.bias[i]);
+  HWY_UNROLL(9)
+  for (int tap = 0; tap < 9; ++tap) w[tap] = hn::Set(d, weights[tap]);
+  const std::ptrdiff_t at = q0 * ST - a.pad_left;
+  const auto stored = hn::FirstN(d, static_cast<std::size_t>(count));
+  const bool accumulate = a.accumulate, relu = a.activation.kind == ActivationKind::relu;
+  float* to = a.dst_of(i) + a.first_p * a.q + q0;
+  const std::ptrdiff_t to_step = a.q;
+  const auto store = [&](hn::Vec<D> sum) HWY_ATTR {
+    if (accumulate) sum = hn::Add(sum, hn::MaskedLoad(stored, d, to));
+    if (relu) sum = activate_short(d, a.activation, sum);
+    hn::BlendedStore(sum, stored, d, to);
+    to += to_step;
+  };
+  if constexpr (ST == 1) {
+    const auto in0 = columns_inside(d, at, a.w), in1 = columns_inside(d, at + 1, a.w),
+               in2 = columns_inside(d, at + 2, a.w);
+    slide_window<ST>(
+        d, a, src + at, w, bias,
+        [&](const float* row, hn::Vec<D>(&x)[3]) HWY_ATTR {
+          x[0] = hn::MaskedLoad(in0, d, row);
+          x[1] = hn::MaskedLoad(in1, d, row + 1);
+          x[2] = hn::MaskedLoad(in2, d, row + 2);
+        },
+        store);
+  } else {
+    const hn::RebindToUnsigned<D> du;
+    const auto low_in = columns_inside(d, at + 1, a.w), high_in = columns_inside(d, at + 1 + lanes, a.w);
+    const auto up =
+        hn::IndicesFromVec(d, hn::And(hn::Add(hn::Iota(du, 0), hn::Set(du, lanes - 1)), hn::Set(du, lanes - 1)));
+    const auto first_lane = hn::FirstN(d, 1);
+    // Lane 0 of the first tap column; outside of the image a constant zero is read in its place.
+    static constexpr float zero = 0;
+    const bool first_in = at >= 0 && at < a.w;
+    slide_window<ST>(
+        d, a, src + at, w, bias,
+        [&](const float* row, hn::Vec<D>(&x)[3]) HWY_ATTR {
+          const hn::Vec<D> low = hn::MaskedLoad(low_in, d, row + 1);
+          const hn::Vec<D> high = hn::MaskedLoad(high_in, d, row + 1 + lanes);
+          x[1] = hn::ConcatEven(d, high, low);
+          x[2] = hn::ConcatOdd(d, high, low);
+          x[0] = hn::IfThenElse(first_lane, hn::Set(d, *(first_in ? row : &zero)), hn::TableLookupLanes(x[2], up));
+        },
+        store);
+  }
+}
+
+// Which column of the source row a lane takes for tap column s; the last lane holds zero.
+template <int ST, class D>
+HWY_INLINE auto narrow_columns(D d, const DepthwisePlanes& a, int s) {
+  const hn::RebindToSigned<D> di;
+  const hn::RebindToUnsigned<D> du;
+  const auto column =
+      hn::Add(hn::Mul(hn::Iota(di, 0), hn::Set(di, ST)), hn::Set(di, static_cast<std::int32_t>(s - a.pad_left)));
+  // Unsigned: columns left of the image are huge numbers, and lanes from w on hold zeros.
+  return hn::Min(hn::BitCast(du, column), hn::Set(du, hn::MaxLanes(d) - 1));
+}
+
+// Stride 1. All planes of the task.
+inline void window_narrow(const DepthwisePlanes& task) {
+  const hn::ScalableTag<float> d;
+  using D = decltype(d);
+  const auto in = hn::FirstN(d, static_cast<std::size_t>(task.w));
+  const auto stored = hn::FirstN(d, static_cast<std::size_t>(task.q));
+  const auto from0 = hn::IndicesFromVec(d, narrow_columns<1>(d, task, 0));
+  const auto from1 = hn::IndicesFromVec(d, narrow_columns<1>(d, task, 1));
+  const auto from2 = hn::IndicesFromVec(d, narrow_columns<1>(d, task, 2));
+  const bool accumulate = task.accumulate, relu = task.activation.kind == ActivationKind::relu;
+  const std::ptrdiff_t to_step = task.q;
+  HWY_UNROLL(1)
+  for (std::ptrdiff_t i = 0; i < task.count; ++i) {
+    const float* weights = task.weights_of(i);
+    hn::Vec<D> w[9];
+    HWY_UNROLL(9)
+    for (int tap = 0; tap < 9; ++tap) w[tap] = hn::Set(d, weights[tap]);
+    float* to = task.dst_of(i) + task.first_p * to_step;
+    slide_window<1>(
+        d, task, task.src_of(i), w, hn::Set(d, task.bias[i]),
+        [&](const float* row, hn::Vec<D>(&x)[3]) HWY_ATTR {
+          const hn::Vec<D> v = hn::MaskedLoad(in, d, row);
+          x[0] = hn::TableLookupLanes(v, from0);
+          x[1] = hn::TableLookupLanes(v, from1);
+          x[2] = hn::TableLookupLanes(v, from2);
+        },
+        [&](hn::Vec<D> sum) HWY_ATTR {
+          if (accumulate) sum = hn::Add(sum, hn::MaskedLoad(stored, d, to));
+          if (relu) sum = activate_short(d, task.activation, sum);
+          hn::BlendedStore(sum, stored, d, to);
+          to += to_step;
+        });
+  }
+}
+
+// All planes of the task, two at a time; a last single one stands in both halves.
+template <int ST>
+void window_paired(const DepthwisePlanes& task) {
+  const hn::ScalableTag<float> d;
+  const hn::Half<decltype(d)> dh;
+  using D = decltype(d);
+  const hn::RebindToUnsigned<D> du;
+  const hn::RebindToUnsigned<decltype(dh)> duh;
+  const auto in = hn::FirstN(dh, static_cast<std::size_t>(task.w));
+  // Whole vectors of which one half is stored: GCC 12 fuses storing a half under a mask into vextractf32x8, which
+  // faults on lanes outside the mask.
+  constexpr std::ptrdiff_t half = static_cast<std::ptrdiff_t>(hn::MaxLanes(dh));
+  const auto stored = hn::FirstN(d, static_cast<std::size_t>(task.q));
+  const auto other_stored = hn::AndNot(hn::FirstN(d, half), hn::FirstN(d, static_cast<std::size_t>(half + task.q)));
+  const auto both = [&](auto low) HWY_ATTR {
+    return hn::IndicesFromVec(d, hn::Combine(du, hn::Add(low, hn::Set(duh, hn::MaxLanes(dh))), low));
+  };
+  const auto from0 = both(narrow_columns<ST>(dh, task, 0)), from1 = both(narrow_columns<ST>(dh, task, 1)),
+             from2 = both(narrow_columns<ST>(dh, task, 2));
+  const bool accumulate = task.accumulate, relu = task.activation.kind == ActivationKind::relu;
+  const std::ptrdiff_t to_step = task.q;
+  HWY_UNROLL(1)
+  for (std::ptrdiff_t i = 0; i < task.count; i += 2) {
+    const std::ptrdiff_t other = std::min(i + 1, task.count - 1);
+    const float *weights = task.weights_of(i), *other_weights = task.weights_of(other), *src = task.src_of(i);
+    hn::Vec<D> w[9];
+    HWY_UNROLL(9)
+    for (int tap = 0; tap < 9; ++tap)
+      w[tap] = hn::Combine(d, hn::Set(dh, other_weights[tap]), hn::Set(dh, weights[tap]));
+    float* to = task.dst_of(i) + task.first_p * to_step;
+    const std::ptrdiff_t src_step = task.src_of(other) - src, other_to = task.dst_of(other) - task.dst_of(i) - half;
+    slide_window<ST>(
+        d, task, src, w, hn::Combine(d, hn::Set(dh, task.bias[other]), hn::Set(dh, task.bias[i])),
+        [&](const float* row, hn::Vec<D>(&x)[3]) HWY_ATTR {
+          const hn::Vec<D> v = hn::Combine(d, hn::MaskedLoad(in, dh, row + src_step), hn::MaskedLoad(in, dh, row));
+          x[0] = hn::TableLookupLanes(v, from0);
+          x[1] = hn::TableLookupLanes(v, from1);
+          x[2] = hn::TableLookupLanes(v, from2);
+        },
+        [&](hn::Vec<D> sum) HWY_ATTR {
+          if (accumulate) {
+            sum = hn::Add(sum, hn::MaskedLoad(stored, d, to));
+            sum = hn::Add(sum, hn::MaskedLoad(other_stored, d, to + other_to));
+          }
+          if (relu) sum = activate_short(d, task.activation, sum);
+          hn::BlendedStore(sum, stored, d, to);
+          hn::BlendedStore(sum, other_stored, d, to + other_to);
+          to += to_step;
+        });
+  }
+}
+
+template <int ST>
+void window_planes(const DepthwisePlanes& task) {
+  const hn::ScalableTag<float> d;
+  const hn::Half<decltype(d)> half;
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  const std::ptrdiff_t widest = std::max(task.w + 1, task.q);
+  if (widest <= lanes / 2) {
+    window_paired<ST>(task);
+  } else if (ST == 1 && widest <= lanes) {
+    window_narrow(task);
+  } else {
+    for (std::ptrdiff_t i = 0; i < task.count; ++i) {
+      std::ptrdiff_t q0 = 0;
+      for (; task.q - q0 > lanes / 2; q0 += lanes) window_strip<ST>(d, task, i, q0, std::min(lanes, task.q - q0));
+      if (q0 < task.q) window_strip<ST>(half, task, i, q0, task.q - q0);
+    }
+  }
+}
+
+#endif  // CONVRT_WINDOW
+}  // namespace convrt::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -4,8 +4,10 @@
 #include <cstdio>
 #include <iomanip>
 #include <iostream>
-#include <map>
+#include <sstream>
+#include <utility>
 
+#include "core/fail.hpp"
 #include "export.hpp"
 #include "report.hpp"
 #include "scaling.hpp"
@@ -21,7 +23,8 @@ struct Arguments {
   Options options;
   std::string layout = "both", clock = "wall", json, csv;
   bool strict = false, no_end_to_end = false, list = false, no_peers = false, quick = false;
-  double tune_ms = 0;
+  TuneArguments tuning = {.budget_ms = 0};
+  std::string prepare;
 };
 
 void define(CLI::App& app, Arguments& a) {
@@ -59,12 +62,22 @@ void define(CLI::App& app, Arguments& a) {
   app.add_option("--json", a.json, "Write all results and the environment here (bench/plot.py draws them)");
   app.add_option("--csv", a.csv, "The same as a table");
   app.add_option(
-         "--tune", a.tune_ms,
+         "--tune", a.tuning.budget_ms,
          "Tune each layer instead of timing it: measure every kernel within this budget (milliseconds a layer), "
          "print the ranking, remember the best in the tune cache")
       ->expected(0, 1)
       ->default_str("2000")
       ->check(CLI::PositiveNumber);
+  app.add_option("--candidates", a.tuning.most_candidates,
+                 "--tune: only the first so many Winograd kernels and so many others of convrt's guess; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--export", a.tuning.export_folder,
+                 "--tune: write the best kernels of each layer into ARCH.txt in this folder (shaders/tuned is shipped)")
+      ->check(CLI::ExistingDirectory);
+  app.add_option(
+      "--prepare", a.prepare,
+      "I/N: only make the plans that the other options ask for, share I (from 0) of N, so that their programs "
+      "are in the cache: N processes at once compile side by side");
   app.add_flag("--tuned", o.tuned,
                "Let convrt choose by tune cache and shipped results too; default: its cost model alone");
   app.add_flag("--strict", a.strict, "Accuracy::strict: convrt's choice is never a Winograd kernel");
@@ -82,6 +95,14 @@ void list(const Options& options) {
   for (const Workload& w : selected_workloads(options))
     std::cout << std::left << std::setw(28) << w.name << std::right << std::fixed << std::setprecision(4)
               << std::setw(9) << w.desc.flops() * 1e-9 << " GFLOP  " << w.desc.str() << '\n';
+}
+
+std::pair<std::size_t, std::size_t> parse_share(const std::string& text) {
+  std::istringstream in(text);
+  std::size_t share = 0, shares = 0;
+  char slash = 0;
+  if (in >> share >> slash >> shares && slash == '/' && in.eof() && share < shares) return {share, shares};
+  core::fail(ErrorCode::invalid_argument, "--prepare: expected I/N with I from 0 to N - 1, found \"", text, "\"");
 }
 
 // 0: all right; 1: a result of convrt or a peer was wrong
@@ -103,8 +124,14 @@ int run(Arguments& a) {
     list(o);
     return 0;
   }
-  if (a.tune_ms > 0) {
-    tune_layers(std::cout, o, a.tune_ms);
+  const bool tune = a.tuning.budget_ms > 0;
+  if (!a.prepare.empty()) {
+    const auto [share, shares] = parse_share(a.prepare);
+    prepare_programs(o, tune ? &a.tuning : nullptr, share, shares);
+    return 0;
+  }
+  if (tune) {
+    tune_layers(std::cout, o, a.tuning);
     return 0;
   }
   const Session session = run_session(o);

@@ -15,8 +15,11 @@ Progress::Progress(std::string what)
       start_(now_seconds(Clock::wall)),
       last_(terminal_ ? 0 : start_) {}
 
-Progress::~Progress() {
+Progress::~Progress() { clear(); }
+
+void Progress::clear() {
   if (terminal_) std::fputs("\r\033[K", stderr);
+  if (terminal_) last_ = 0;
 }
 
 void Progress::show(double fraction, const std::string& detail) {

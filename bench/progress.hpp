@@ -13,6 +13,7 @@ class Progress {
   ~Progress();  ///< clears the line
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
+  void clear();  ///< the line, to make room for other output
   /// `fraction`: 0 to 1. Cheap: writes at most four times a second.
   void show(double fraction, const std::string& detail);
 

@@ -9,6 +9,7 @@
 
 #include "contender.hpp"
 #include "convrt/device.hpp"
+#include "core/tune_cache.hpp"
 #include "export.hpp"
 #include "peak.hpp"
 #include "peers/onednn.hpp"
@@ -17,6 +18,7 @@
 #include "scaling.hpp"
 #include "session.hpp"
 #include "statistics.hpp"
+#include "tune_report.hpp"
 #include "workloads.hpp"
 
 namespace convrt::bench {
@@ -233,6 +235,30 @@ TEST(Report, AGpusKernelTimeStandsApartFromEndToEnd) {
   std::ostringstream text;
   print_tables(text, session);
   EXPECT_NE(text.str().find("%copy"), std::string::npos) << text.str();
+}
+
+TEST(Tuning, ShipsTheBestAndTheBestDirectOne) {
+  TuneReport report;
+  report.results = {{"gl.winograd_f4x4.a", 1.0, 0, 0, ""},  {"gl.winograd_f4x4.b", 1.1, 0, 0, ""},
+                    {"gl.winograd_f2x2.a", 1.2, 0, 0, ""},  {"gl.winograd_f2x2.b", 1.3, 0, 0, ""},
+                    {"gl.large_256.a", 2.0, 0, 0, ""},      {"gl.large_256.b", 2.1, 0, 0, ""},
+                    {"gl.lds_64.a", 0, 0, 0, "over budget"}};
+  EXPECT_EQ(worth_shipping(report), (std::vector<std::string>{"gl.winograd_f4x4.a", "gl.winograd_f4x4.b",
+                                                              "gl.winograd_f2x2.a", "gl.large_256.a"}));
+  report.results.erase(report.results.begin(), report.results.begin() + 4);
+  EXPECT_EQ(worth_shipping(report), (std::vector<std::string>{"gl.large_256.a", "gl.large_256.b"}));
+  report.results = {{"gl.lds_64.a", 0, 0, 0, "does not compile"}};
+  EXPECT_TRUE(worth_shipping(report).empty());
+}
+
+TEST(Tuning, ExportKeepsWhatItDidNotMeasure) {
+  const std::string old = "# old heading\nn1c1h1w1k1r1s1 gl.a gl.b # 3 us\nn2c1h1w1k1r1s1 gl.c # 4 us\n";
+  const std::string merged =
+      merge_tuning(old, {{"n2c1h1w1k1r1s1", "gl.d # 2 us"}, {"n3c1h1w1k1r1s1", "gl.e # 5 us"}}, "# new heading\n");
+  EXPECT_EQ(merged,
+            "# new heading\nn1c1h1w1k1r1s1 gl.a gl.b # 3 us\nn2c1h1w1k1r1s1 gl.d # 2 us\nn3c1h1w1k1r1s1 gl.e # 5 us\n");
+  const auto kernels = core::shipped_kernels(merged, Conv2dDesc::parse("n1c1h1w1k1r1s1"));
+  EXPECT_EQ(kernels, (std::vector<std::string>{"gl.a", "gl.b"})) << "what is exported can be read";
 }
 
 Result made_up(const char* layer, const char* contender, Layout layout, double seconds) {

@@ -77,6 +77,9 @@ class FakeBackend : public core::Backend, public std::enable_shared_from_this<Fa
   void synchronize() override { queue_.synchronize(); }
   bool host_memory() const override { return host_memory_; }
 
+  std::string shipped_tuning() const override { return shipped_; }
+  void ship(std::string tuning) { shipped_ = std::move(tuning); }
+
   int runs(std::size_t kernel = 0) const { return counts_[kernel]; }
   Device device() { return core::Access::device(shared_from_this()); }
 
@@ -88,6 +91,7 @@ class FakeBackend : public core::Backend, public std::enable_shared_from_this<Fa
   std::vector<FakeKernel> kernels_;
   mutable std::vector<std::atomic<int>> counts_;
   bool host_memory_;
+  std::string shipped_;
   core::Worker queue_;
 };
 

@@ -190,7 +190,7 @@ TEST(CacheFile, TheDirectoryComesFromTheEnvironment) {
   EXPECT_EQ(convrt::core::cache_directory(), "/here");
 }
 
-TEST(ShippedTuning, TakesTheNearestBatch) {
+TEST(ShippedTuning, TakesTheNearestBatchAndAnyEpilogue) {
   const std::string text =
       "# measured on a card\n"
       "n1c3h8w8k4r3s3 gl.a gl.b  # comment\n"
@@ -200,7 +200,12 @@ TEST(ShippedTuning, TakesTheNearestBatch) {
   const auto best = [&](const char* problem) { return shipped_kernels(text, convrt::Conv2dDesc::parse(problem)); };
   EXPECT_EQ(best("n1c3h8w8k4r3s3"), (std::vector<std::string>{"gl.a", "gl.b"}));
   EXPECT_EQ(best("n16c3h8w8k4r3s3"), (std::vector<std::string>{"gl.c"}));
-  EXPECT_TRUE(best("n1c3h8w8k4r3s3+relu").empty());
+  EXPECT_EQ(best("n64c3h8w8k4r3s3"), (std::vector<std::string>{"gl.c"}));
+  EXPECT_EQ(best("n1024c3h8w8k4r3s3"), (std::vector<std::string>{"gl.c"})) << "a full card stays full";
+  EXPECT_EQ(best("n4c3h8w8k4r3s3"), (std::vector<std::string>{"gl.a", "gl.b"}));
+  EXPECT_TRUE(best("n7c3h8w8k4r3s3").empty()) << "far from both";
+  EXPECT_EQ(best("n1c3h8w8k4r3s3+acc+relu"), (std::vector<std::string>{"gl.a", "gl.b"})) << "any epilogue";
+  EXPECT_TRUE(best("n1c3h8w8k4r3s3+nhwc").empty()) << "but the layout matters";
   EXPECT_TRUE(shipped_kernels("", convrt::Conv2dDesc::parse("n1c3h8w8k4r3s3")).empty());
 }
 

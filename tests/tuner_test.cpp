@@ -96,6 +96,56 @@ TEST_F(Tuner, PlansFollowTheCache) {
   EXPECT_EQ(kernel(backend), "fake.wrong") << "the user's word beats the cache";
 }
 
+TEST_F(Tuner, UsersCacheComesBeforeShippedResultsBeforeTheHeuristic) {
+  const auto backend = mixed();
+  EXPECT_EQ(kernel(backend), "fake.slow") << "heuristic";
+  backend->ship("n1c3h7w9k4r3s3ph1pw1 fake.gone fake.reference fake.wrong\n");
+  EXPECT_EQ(kernel(backend), "fake.reference") << "shipped; what no longer exists is passed over";
+  EXPECT_EQ(kernel(backend, {.tune = Tune::off}), "fake.slow");
+  tune(backend->device(), kProblem, {.budget_ms = 0});  // measures one: the heuristic's
+  EXPECT_EQ(kernel(backend), "fake.slow") << "the user's own measurement";
+  EXPECT_EQ(kernel(backend, {}, Conv2dDesc::parse("n2c3h7w9k4r3s3ph1pw1")), "fake.reference") << "shipped, nearest n";
+  const Environment forced("CONVRT_KERNEL", "fake.fast");
+  EXPECT_EQ(kernel(backend), "fake.fast");
+}
+
+TEST_F(Tuner, MeasuresOnlyTheFirstOfEachKind) {
+  const auto backend = mixed();
+  const TuneReport report = tune(backend->device(), kProblem, {.most_candidates = 1});
+  ASSERT_EQ(report.results.size(), 2U);
+  EXPECT_TRUE(report.complete);
+  EXPECT_EQ(report.results[0].kernel, "fake.winograd_f2x2");
+  EXPECT_EQ(report.results[1].kernel, "fake.slow");
+}
+
+// A first look in a slow moment must not decide: the finals measure the best again, in turns.
+TEST_F(Tuner, ASlowMomentDoesNotDecide) {
+  const auto slow_at_first = [](int run) {
+    if (run < 36) std::this_thread::sleep_for(300us);
+  };
+  const auto backend = device({{.name = "fake.steady", .delay = 1200us},
+                               {.name = "fake.better", .before_run = slow_at_first, .delay = 1000us},
+                               {.name = "fake.reference"}});
+  const TuneReport report = tune(backend->device(), kProblem);
+  EXPECT_EQ(report.best(), "fake.better");
+  EXPECT_LT(report.results[0].ms, report.results[1].ms);
+}
+
+TEST_F(Tuner, MeasuresOnADeviceWithMemoryOfItsOwn) {
+  const auto backend = std::make_shared<FakeBackend>(
+      "fake:0",
+      std::vector<FakeKernel>{{.name = "fake.slow", .delay = 3ms},
+                              {.name = "fake.wrong", .after_run = [](std::span<float> dst) { dst.back() += 1; }},
+                              {.name = "fake.fast", .delay = 1ms},
+                              {.name = "fake.reference"}},
+      false);
+  const TuneReport report = tune(backend->device(), kProblem);
+  EXPECT_TRUE(report.complete);
+  EXPECT_EQ(report.best(), "fake.fast");
+  EXPECT_GE(report.results[0].ms, 1);
+  EXPECT_NE(report.results[2].rejected.find("wrong result"), std::string::npos);
+}
+
 TEST_F(Tuner, MeasureTunesOnceAndNeverPicksARejectedKernel) {
   const auto liar = device(
       {{.name = "fake.wrong", .after_run = [](std::span<float> dst) { dst[0] += 1; }}, {.name = "fake.reference"}});
@@ -189,6 +239,35 @@ TEST_F(Tuner, HistoryAddsUpAndSeedsTheOrder) {
   EXPECT_GE(records[0].best_ms, 1);
   EXPECT_GE(records[0].total_ms, 6 * records[0].best_ms * 0.999);
   EXPECT_EQ(tune(backend->device(), kProblem, {.budget_ms = 0}).best(), "fake.fast") << "tried first";
+}
+
+TEST_F(Tuner, HistoryCountsWhatIsEnqueued) {
+  const Environment on("CONVRT_HISTORY", "1");
+  const auto backend = mixed();
+  const std::vector<float> weights(kProblem.weights_size(), 1), src(kProblem.src_size(), 1);
+  std::vector<float> dst(kProblem.dst_size());
+  const auto use = [&](int runs, int enqueues) {
+    const Conv2dPlan plan(backend->device(), kProblem, weights, {}, {.kernel = "fake.fast"});
+    convrt::Buffer from = backend->device().allocate(src.size()), to = backend->device().allocate(dst.size());
+    from.upload(src);
+    to.upload(dst);
+    for (int i = 0; i < runs; ++i) plan.run(src, dst);
+    for (int i = 0; i < enqueues; ++i) plan.enqueue(from, to);
+    backend->device().synchronize();
+  };
+  use(0, 3);
+  ASSERT_EQ(convrt::core::history().size(), 1U);
+  EXPECT_EQ(convrt::core::history()[0].runs, 0U);
+  EXPECT_EQ(convrt::core::history()[0].enqueued, 3U);
+  EXPECT_EQ(convrt::core::history()[0].best_ms, 0);
+  EXPECT_EQ(tune(backend->device(), Conv2dDesc(kProblem), {.budget_ms = 0}).best(), "fake.slow") << "no time, no seed";
+  use(2, 1);
+  use(0, 1);
+  const auto records = convrt::core::history();
+  ASSERT_EQ(records.size(), 1U);
+  EXPECT_EQ(records[0].runs, 2U);
+  EXPECT_EQ(records[0].enqueued, 5U);
+  EXPECT_GE(records[0].best_ms, 1);
 }
 
 TEST_F(Tuner, WithoutTheVariableNothingIsRecorded) {

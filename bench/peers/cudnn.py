@@ -15,6 +15,7 @@ Goals (ratio of geomeans) are those of the project's issue on GPU speed. Exit st
 import argparse
 import json
 import math
+import os
 import pathlib
 import re
 import statistics
@@ -77,6 +78,11 @@ def run_convrt(arguments, accuracy):
             command.append("--strict")
         if not arguments.untuned:
             command.append("--tuned")
+        # The driver compiles a shader in half a second: side by side first, or the plans wait for one after another.
+        ahead = [subprocess.Popen(command + [f"--prepare={i}/{arguments.jobs}"], stdout=subprocess.DEVNULL)
+                 for i in range(arguments.jobs)]
+        for process in ahead:
+            process.wait()
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode not in (0, 1) or not out.exists():
             sys.exit(f"{' '.join(command)} failed with status {done.returncode}:\n{done.stdout[-3000:]}")
@@ -327,6 +333,7 @@ def main():
     parser.add_argument("--filter", default="", help="only layers whose name contains this")
     parser.add_argument("--problem", action="append", default=[], help="these problems (NCHW) instead of the suite")
     parser.add_argument("--reps", type=int, default=7, help="samples of each time")
+    parser.add_argument("--jobs", type=int, default=min(8, os.cpu_count() or 1), help="processes that compile shaders")
     parser.add_argument("--untuned", action="store_true", help="convrt by its cost model alone")
     parser.add_argument("--no-strict", action="store_true", help="leave out the run without Winograd")
     parser.add_argument("--ours-only", action="store_true", help="leave cuDNN out; needs no PyTorch")

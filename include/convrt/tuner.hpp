@@ -23,8 +23,8 @@ struct TuneProgress {
 
 struct TuneResult {
   std::string kernel;
-  double ms = 0;         ///< median time of one run; 0 where rejected
-  double spread = 0;     ///< (75th - 25th percentile) / median
+  double ms = 0;         ///< time of one run, of the kernel alone; 0 where rejected
+  double spread = 0;     ///< (75th - 25th percentile) / ms
   double error = 0;      ///< largest |found - oracle| in units of the documented bound, over checked outputs
   std::string rejected;  ///< empty, or why: "does not compile: ...", "wrong result: ...", "over budget"
 };
@@ -38,14 +38,20 @@ struct TuneReport {
 };
 
 struct TuneOptions {
-  double budget_ms = 2000;  ///< stop starting candidates after this; the first is always measured
+  /// Stop starting candidates after this; the first is always measured. Where all were, the best of them are compared
+  /// once more, which takes at most half as long again.
+  double budget_ms = 2000;
   std::function<void(const TuneProgress&)> progress = {};
   std::stop_token cancel = {};
+  /// Only the first so many Winograd kernels and so many others of Device::kernels; 0: all of them.
+  std::size_t most_candidates = 0;
 };
 
 /// Measures the device's kernels on `desc` with random data, checks each one's numbers against the oracle before its
-/// time counts, stores best and runners-up in the user's tune cache, and returns the ranking. Thread-safe; one search
-/// at a time per process, so `progress` must not call tune.
+/// time counts, times the best of them once more in turns (on a GPU: by its own timer, at full clock, on tensors that
+/// lie on the device and in none of its caches; the lower quartile counts), stores best and runners-up in the user's
+/// tune cache, and returns the ranking. Thread-safe; one search at a time per process, so `progress` must not call
+/// tune.
 ///
 /// The cache is tune-VERSION.txt below CONVRT_CACHE_DIR, else $XDG_CACHE_HOME/convrt, else ~/.cache/convrt; deleting
 /// it is always safe. Processes share it. What it cannot read counts as not measured.

@@ -16,8 +16,8 @@ namespace convrt::core {
 
 struct HistoryRecord {
   std::string device, driver, problem, kernel;
-  std::uint64_t runs = 0;
-  double total_ms = 0, best_ms = 0;  ///< of the kernel alone (RunStats::device_ms)
+  std::uint64_t runs = 0, enqueued = 0;  ///< timed; and put into the device's queue, where nobody takes a time
+  double total_ms = 0, best_ms = 0;      ///< of the runs, the kernel alone (RunStats::device_ms); 0 for none
 };
 
 /// Everything on record that is saved, the most recently saved last.
@@ -34,10 +34,11 @@ class PlanHistory {
   ~PlanHistory();
 
   void count(double ms) noexcept;
+  void count_enqueue() noexcept { ++enqueued_; }
 
  private:
   const HistoryRecord names_;
-  std::atomic<std::uint64_t> runs_ = 0, total_ns_ = 0, best_ns_ = UINT64_MAX;
+  std::atomic<std::uint64_t> runs_ = 0, enqueued_ = 0, total_ns_ = 0, best_ns_ = UINT64_MAX;
 };
 
 }  // namespace convrt::core

@@ -106,6 +106,7 @@ void Conv2dPlan::enqueue(const Buffer& src, Buffer& dst) const {
     impl_->validation->enqueue(*impl_->prepared, desc(), impl_->kernel, from, to);
   else
     impl_->prepared->enqueue(from, to);
+  if (impl_->history) impl_->history->count_enqueue();
 }
 
 Conv2dPlan Conv2dPlan::reshaped(int n, int h, int w) const {

@@ -16,7 +16,8 @@ std::string joined(const std::vector<std::string>& kernels) {
   return text;
 }
 
-// The backend's kernels: those that tuning measured first, as it ranked them; what it rejected after the reference.
+// The backend's kernels: those that tuning measured first, as it ranked them, then those of the shipped results, then
+// the backend's own order; what tuning rejected after the reference.
 std::vector<std::string> best_first(Backend& backend, const Conv2dDesc& desc, const PlanOptions& options, bool choose) {
   std::vector<std::string> kernels = backend.kernels(desc, options.threads);
   if (options.tune == Tune::off) return kernels;
@@ -32,7 +33,8 @@ std::vector<std::string> best_first(Backend& backend, const Conv2dDesc& desc, co
   } else {
     sort_in(user_tune_cache().find(tune_key(backend, desc, options.threads)));
   }
-  if (tuned.empty()) tuned = shipped_kernels(backend.shipped_tuning(), desc);
+  for (std::string& kernel : shipped_kernels(backend.shipped_tuning(), desc))
+    if (std::find(tuned.begin(), tuned.end(), kernel) == tuned.end()) tuned.push_back(std::move(kernel));
 
   const auto place = [&](const std::string& kernel) {
     const auto at = std::find(tuned.begin(), tuned.end(), kernel);

@@ -128,8 +128,14 @@ std::vector<std::string> shipped_kernels(std::string_view text, const Conv2dDesc
     if (!(words >> problem)) continue;
     try {
       Conv2dDesc listed = Conv2dDesc::parse(problem);
-      const double distance = std::abs(std::log2((desc.n + 0.5) / (std::max(0, listed.n) + 0.5)));
+      // A half added: what an empty batch runs matters little, but it must not divide by zero.
+      double distance = std::abs(std::log2((desc.n + 0.5) / (std::max(0, listed.n) + 0.5)));
+      if (distance > 2 && (listed.n < 16 || desc.n < 16)) continue;
+      const bool same_epilogue = listed.accumulate == desc.accumulate && listed.activation == desc.activation;
+      if (!same_epilogue) distance += 100;
       listed.n = desc.n;
+      listed.accumulate = desc.accumulate;
+      listed.activation = desc.activation;
       if (!(listed == desc) || distance >= nearest) continue;
       nearest = distance;
       best.clear();

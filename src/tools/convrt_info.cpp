@@ -122,7 +122,8 @@ Json collect_history() {
                        {"kernel", r.kernel},
                        {"runs", r.runs},
                        {"mean_ms", r.runs == 0 ? 0 : r.total_ms / static_cast<double>(r.runs)},
-                       {"best_ms", r.best_ms}});
+                       {"best_ms", r.best_ms},
+                       {"enqueued", r.enqueued}});
   return records;
 }
 
@@ -132,7 +133,8 @@ void print_history(const Json& records) {
     std::cout << r["device"].get<std::string>() << "  " << r["problem"].get<std::string>() << '\n'
               << "  " << std::left << std::setw(32) << r["kernel"].get<std::string>() << std::right << std::setw(10)
               << r["runs"].get<std::uint64_t>() << " runs, mean " << std::fixed << std::setprecision(3)
-              << r["mean_ms"].get<double>() << " ms, best " << r["best_ms"].get<double>() << " ms\n";
+              << r["mean_ms"].get<double>() << " ms, best " << r["best_ms"].get<double>() << " ms; "
+              << r["enqueued"].get<std::uint64_t>() << " enqueued\n";
 }
 
 }  // namespace

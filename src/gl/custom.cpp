@@ -99,6 +99,7 @@ RunStats GlCustom::run(const Conv2dDesc& desc, std::span<const float> src, std::
   // dst goes in too: what the shader leaves out keeps the caller's values instead of showing somebody else's memory.
   const std::array<std::span<const float>, 5> content = {src, weights, dst, {}, bias_or_zeros};
   std::array<std::shared_ptr<GlStorage>, 5> memory;  // by binding
+  const auto errors = std::make_shared<ErrorSlot>();
   for (std::size_t i = 0; i < content.size(); ++i) {
     if (i == 3) continue;
     if (content[i].size_bytes() > session.context->info().limits.max_block_bytes)
@@ -106,7 +107,7 @@ RunStats GlCustom::run(const Conv2dDesc& desc, std::span<const float> src, std::
                  "binding ", i, " needs ", content[i].size_bytes(), " bytes, the device binds at most ",
                  session.context->info().limits.max_block_bytes, "; split the problem along n");
     memory[i] = session.pool.take(content[i].size_bytes());
-    session.transfer.upload(content[i], memory[i]);
+    session.transfer.upload(content[i], memory[i], errors);
   }
   memory[3] = GlStorage::constant(session.context, params_of(desc));
 
@@ -128,6 +129,7 @@ RunStats GlCustom::run(const Conv2dDesc& desc, std::span<const float> src, std::
   std::future<void> done = session.context->submit_timed(job, ms);
   session.transfer.download(memory[2], dst);
   session.context->wait(done);
+  errors->rethrow();
   for (const std::size_t i : {0U, 1U, 2U, 4U}) session.pool.give_back(std::move(memory[i]));
   return {std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count(), *ms};
 }

@@ -15,6 +15,9 @@ namespace {
 // How long the owner thread sleeps on a fence before it looks for new jobs.
 constexpr GLuint64 kFenceSlice_ns = 50'000;
 
+// Jobs between two flushes, so that the GPU starts on a long queue early, and between two looks at a fence meanwhile.
+constexpr int kFlushJobs = 16;
+
 bool is_lost(const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);
@@ -131,44 +134,59 @@ void GlContext::push(Item item) {
     if (!alive_ || closing_)
       core::fail(ErrorCode::device_lost, "the OpenGL context of this work is gone; the device re-opens on next use");
     item.number = ++pushed_;
-    if (!item.promise) last_post_ = item.number;
+    item.alone = item.fenced || item.hearer.promise;
+    if (item.hearer.errors == errors_) last_post_ = item.number;
     queue_.push_back(std::move(item));
   }
   wake_.notify_one();
 }
 
-void GlContext::post(Job job, Job after) {
+void GlContext::post(Job job, Job after, std::shared_ptr<ErrorSlot> errors) {
   const bool fenced = after != nullptr;
-  push({.job = std::move(job), .after = std::move(after), .promise = {}, .fenced = fenced});
+  Hearer hearer{.promise = {}, .errors = errors != nullptr ? std::move(errors) : errors_};
+  push({.job = std::move(job), .after = std::move(after), .hearer = std::move(hearer), .fenced = fenced});
 }
 
 void GlContext::call(Job job) {
-  Item item{.job = std::move(job), .after = {}, .promise = std::promise<void>()};
-  std::future<void> done = item.promise->get_future();
+  Item item{.job = std::move(job), .after = {}, .hearer = {.promise = std::promise<void>(), .errors = {}}};
+  std::future<void> done = item.hearer.promise->get_future();
   push(std::move(item));
   wait(done);
 }
 
 std::future<void> GlContext::submit(Job job, Job after) {
-  Item item{.job = std::move(job), .after = std::move(after), .promise = std::promise<void>(), .fenced = true};
-  std::future<void> done = item.promise->get_future();
+  Item item{.job = std::move(job),
+            .after = std::move(after),
+            .hearer = {.promise = std::promise<void>(), .errors = {}},
+            .fenced = true};
+  std::future<void> done = item.hearer.promise->get_future();
   push(std::move(item));
   return done;
 }
 
 std::future<void> GlContext::submit_timed(Job job, std::shared_ptr<double> ms) {
-  const auto queries = std::make_shared<std::array<GLuint, 2>>();
+  // Deleted on every way out, also where the job fails.
+  struct Stamps {
+    std::shared_ptr<GlContext> context;
+    std::array<GLuint, 2> names = {};
+    explicit Stamps(std::shared_ptr<GlContext> of) : context(std::move(of)) {}
+    Stamps(const Stamps&) = delete;
+    Stamps& operator=(const Stamps&) = delete;
+    ~Stamps() {
+      if (names[0] != 0) context->discard([names = names](GlState& state) { state.gl.DeleteQueries(2, names.data()); });
+    }
+  };
+  const auto stamps = std::make_shared<Stamps>(shared_from_this());
   return submit(
-      [queries, job = std::move(job)](GlState& state) {
-        state.gl.GenQueries(2, queries->data());
-        state.gl.QueryCounter((*queries)[0], GL_TIMESTAMP);
+      [stamps, job = std::move(job)](GlState& state) {
+        state.gl.GenQueries(2, stamps->names.data());
+        state.gl.QueryCounter(stamps->names[0], GL_TIMESTAMP);
         job(state);
-        state.gl.QueryCounter((*queries)[1], GL_TIMESTAMP);
+        state.gl.QueryCounter(stamps->names[1], GL_TIMESTAMP);
       },
-      [queries, ms = std::move(ms)](GlState& state) {
+      [stamps, ms = std::move(ms)](GlState& state) {
         std::array<GLuint64, 2> ns = {};
-        for (std::size_t i = 0; i < 2; ++i) state.gl.GetQueryObjectui64v((*queries)[i], GL_QUERY_RESULT, &ns[i]);
-        state.gl.DeleteQueries(2, queries->data());
+        for (std::size_t i = 0; i < 2; ++i) state.gl.GetQueryObjectui64v(stamps->names[i], GL_QUERY_RESULT, &ns[i]);
         *ms = static_cast<double>(ns[1] - ns[0]) * 1e-6;
       });
 }
@@ -191,40 +209,53 @@ void GlContext::Watch::tick() {
   } else if (!context_.alive()) {
     core::fail(ErrorCode::device_lost, "the OpenGL context was lost; the device re-opens on next use");
   } else if (now - since_ >= context_.options_.timeout) {
-    context_.lose(std::make_exception_ptr(
-        Error(ErrorCode::device_lost,
-              "the OpenGL context was abandoned because the driver hung; the device re-opens on next use")));
-    core::fail(ErrorCode::timeout, "the OpenGL driver made no progress for ", context_.options_.timeout.count(),
-               " ms; its context is abandoned and the device re-opens on next use (CONVRT_GL_TIMEOUT_MS and, for ",
-               "custom shaders, CONVRT_CUSTOM_TIMEOUT_MS set the limit)");
+    context_.abandon();
   }
+}
+
+void GlContext::abandon() {
+  lose(std::make_exception_ptr(
+      Error(ErrorCode::device_lost,
+            "the OpenGL context was abandoned because the driver hung; the device re-opens on next use")));
+  core::fail(ErrorCode::timeout, "the OpenGL driver made no progress for ", options_.timeout.count(),
+             " ms; its context is abandoned and the device re-opens on next use (CONVRT_GL_TIMEOUT_MS and, for ",
+             "custom shaders, CONVRT_CUSTOM_TIMEOUT_MS set the limit)");
 }
 
 void GlContext::discard(Job deletion) noexcept {
   try {
-    if (alive() && getpid() == process_) post(std::move(deletion));
+    // Nobody hears of it: that it is lost with its context is no error.
+    if (alive() && getpid() == process_) push({.job = std::move(deletion), .after = {}, .hearer = {}});
   } catch (...) {  // lost in between, or no memory for the queue: the object goes with its context
   }
 }
 
-// Fails everything that waits. Items die outside the lock: what they hold may discard() objects here.
+void GlContext::Hearer::fail(const std::exception_ptr& error) {
+  if (promise)
+    promise->set_exception(error);
+  else if (errors)
+    errors->set(error);
+}
+
+void GlContext::Hearer::succeed() {
+  if (promise) promise->set_value();
+}
+
+// Fails everything that waits. Items die outside the lock: what they hold may discard() objects here. The slot first:
+// whoever is woken by a promise empties it, and shall not find the same loss there later.
 void GlContext::lose(std::exception_ptr error) {
   std::deque<Item> items;
-  bool unheard = false;
   {
     const std::scoped_lock lock(mutex_);
     if (!alive_.exchange(false)) return;
-    unheard = last_post_ > confirmed_;
+    if (last_post_ > confirmed_) errors_->set(error);
     items.swap(queue_);
     for (Item& item : fenced_) items.push_back(std::move(item));
     fenced_.clear();
-    if (current_) current_->set_exception(error);
-    current_.reset();
-    for (Item& item : items)
-      if (item.promise) item.promise->set_exception(error);
+    std::exchange(current_, {}).fail(error);
+    for (Item& item : items) item.hearer.fail(error);
   }
   wake_.notify_all();
-  if (unheard) errors_->set(error);
   core::log(LogLevel::error, "OpenGL context of ", info_.renderer, " lost");
 }
 
@@ -235,32 +266,31 @@ void GlContext::loop(const EglDevice& device, std::promise<void> opened) {
     opened.set_value();
   } catch (...) {
     alive_ = false;
+    if (egl_ != nullptr) egl_->release();
     opened.set_exception(std::current_exception());
     return;
   }
   GlState state{egl_->gl, info_};
   std::unique_lock lock(mutex_);
-  bool flushed = true;
   while (alive_) {
     if (!queue_.empty()) {
       Item item = std::move(queue_.front());
       queue_.pop_front();
-      std::swap(current_, item.promise);
+      std::swap(current_, item.hearer);
       lock.unlock();
       run(std::move(item), state);
+      if (++unflushed_ >= kFlushJobs) flush(state);
       lock.lock();
-      flushed = false;
     }
-    if (!fenced_.empty()) {
+    if (!fenced_.empty() && (queue_.empty() || unflushed_ == 0)) {
       lock.unlock();
       poll(state);
       lock.lock();
     } else if (queue_.empty()) {
-      if (!flushed) {
+      if (unflushed_ > 0) {
         lock.unlock();
-        state.gl.Flush();
+        flush(state);
         lock.lock();
-        flushed = true;
         continue;
       }
       if (closing_) break;
@@ -272,15 +302,42 @@ void GlContext::loop(const EglDevice& device, std::promise<void> opened) {
   egl_->release();
 }
 
-// The promise stands in current_, where lose() finds it; the rest of the item is this thread's own.
+// What the jobs so far left of OpenGL errors is theirs: nobody who comes after them shall hear it as his own.
+void GlContext::settle(GlState& state) {
+  if (!std::exchange(unchecked_, false)) return;
+  try {
+    state.check("enqueued work");
+  } catch (...) {
+    const std::exception_ptr error = std::current_exception();
+    if (is_lost(error))
+      lose(error);
+    else
+      errors_->set(error);
+  }
+}
+
+void GlContext::flush(GlState& state) {
+  state.gl.Flush();
+  unflushed_ = 0;
+  settle(state);
+}
+
+// The hearer stands in current_, where lose() finds it; the rest of the item is this thread's own.
 void GlContext::run(Item item, GlState& state) {
   std::exception_ptr error;
+  if (item.alone) settle(state);
   try {
+    if (!alive()) return;  // and everybody knows
     item.job(state);
     item.job = nullptr;
+    if (item.alone) state.check("work on the device");
+    unchecked_ = unchecked_ || !item.alone;
     if (item.fenced) {
       item.fence = state.gl.FenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0);
-      if (item.fence == nullptr) state.check("fence");
+      if (item.fence == nullptr) {
+        state.check("fence");
+        core::fail(ErrorCode::internal, "the OpenGL driver ", state.info.renderer, " makes no fence and says no error");
+      }
     }
   } catch (...) {
     error = std::current_exception();
@@ -288,35 +345,30 @@ void GlContext::run(Item item, GlState& state) {
   if (error && is_lost(error)) lose(error);
   ++progress_;
   const std::scoped_lock lock(mutex_);
-  std::swap(current_, item.promise);
+  std::swap(current_, item.hearer);
   if (!alive_) return;
   if (item.fence != nullptr)
     fenced_.push_back(std::move(item));
+  else if (error)
+    item.hearer.fail(error);
   else
-    finish(item, error);
-}
-
-void GlContext::finish(Item& item, std::exception_ptr error) {
-  if (!item.promise) {
-    if (error) errors_->set(std::move(error));
-  } else if (error) {
-    item.promise->set_exception(std::move(error));
-  } else {
-    item.promise->set_value();
-  }
+    item.hearer.succeed();
 }
 
 // Looks at the oldest fence; sleeps on it briefly if there is nothing else to do.
 void GlContext::poll(GlState& state) {
   GLsync fence = nullptr;
   bool idle = false;
+  settle(state);
   {
     const std::scoped_lock lock(mutex_);
     if (fenced_.empty()) return;
     fence = fenced_.front().fence;
     idle = queue_.empty();
   }
-  const GLenum status = state.gl.ClientWaitSync(fence, GL_SYNC_FLUSH_COMMANDS_BIT, idle ? kFenceSlice_ns : 0);
+  const GLbitfield flags = unflushed_ > 0 ? GL_SYNC_FLUSH_COMMANDS_BIT : 0;
+  const GLenum status = state.gl.ClientWaitSync(fence, flags, idle ? kFenceSlice_ns : 0);
+  unflushed_ = 0;
   if (status == GL_TIMEOUT_EXPIRED) return;
   Item item;
   {
@@ -324,14 +376,14 @@ void GlContext::poll(GlState& state) {
     if (fenced_.empty()) return;  // lost meanwhile
     item = std::move(fenced_.front());
     fenced_.pop_front();
-    std::swap(current_, item.promise);
+    std::swap(current_, item.hearer);
   }
   std::exception_ptr error;
   try {
-    state.check("enqueued work");
+    state.gl.DeleteSync(fence);
+    state.check("work on the device");
     if (status == GL_WAIT_FAILED)
       core::fail(ErrorCode::device_lost, "waiting for a fence failed: the OpenGL context is unusable");
-    state.gl.DeleteSync(fence);
     if (item.after) item.after(state);
     item.after = nullptr;
   } catch (...) {
@@ -340,9 +392,13 @@ void GlContext::poll(GlState& state) {
   if (error && is_lost(error)) lose(error);
   ++progress_;
   const std::scoped_lock lock(mutex_);
-  std::swap(current_, item.promise);
+  std::swap(current_, item.hearer);
   confirmed_ = item.number;
-  if (alive_) finish(item, error);
+  if (!alive_) return;
+  if (error)
+    item.hearer.fail(error);
+  else
+    item.hearer.succeed();
 }
 
 }  // namespace convrt::gl

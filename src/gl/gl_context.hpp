@@ -72,9 +72,10 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   const GlInfo& info() const { return info_; }
   bool alive() const { return alive_.load(); }
 
-  /// Appends a job that nobody waits for; its errors go to the ErrorSlot. `after`, if any, runs on the owner thread
-  /// once the GPU is done with the job. Throws Error{device_lost} if the context is lost.
-  void post(Job job, Job after = {});
+  /// Appends a job that nobody waits for; its errors go to `errors`, or else to the context's own ErrorSlot. `after`,
+  /// if any, runs on the owner thread once the GPU is done with the job. A job with neither is not even asked for
+  /// OpenGL errors by itself: those of several are found together. Throws Error{device_lost} if the context is lost.
+  void post(Job job, Job after = {}, std::shared_ptr<ErrorSlot> errors = nullptr);
   /// Runs a job and waits until it has returned (not until the GPU is done); throws what it throws.
   void call(Job job);
   /// Appends a job; the future is ready once the GPU is done with it and with everything before it, and carries the
@@ -99,6 +100,11 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
     std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
   };
 
+  /// The same limit for what the queue does not do itself: a driver that compiles in threads of its own.
+  std::chrono::milliseconds timeout() const { return options_.timeout; }
+  /// Gives the context up as hung and throws Error{timeout}.
+  [[noreturn]] void abandon();
+
   /// Finishes what was posted and ends the thread.
   void close();
 
@@ -106,10 +112,18 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   void discard(Job deletion) noexcept;
 
  private:
+  // Who hears of an error: a promise of its own, or else a slot.
+  struct Hearer {
+    std::optional<std::promise<void>> promise;
+    std::shared_ptr<ErrorSlot> errors;
+    void fail(const std::exception_ptr& error);
+    void succeed();
+  };
   struct Item {
     Job job, after;
-    std::optional<std::promise<void>> promise;
+    Hearer hearer;
     bool fenced = false;
+    bool alone = false;  // asked for OpenGL errors by itself
     GLsync fence = nullptr;
     std::uint64_t number = 0;  // in order of pushing, from 1
   };
@@ -119,7 +133,8 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   void push(Item item);
   void run(Item item, GlState& state);
   void poll(GlState& state);
-  void finish(Item& item, std::exception_ptr error);
+  void settle(GlState& state);
+  void flush(GlState& state);
   void lose(std::exception_ptr error);
 
   const Options options_;
@@ -131,13 +146,16 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<Item> queue_;
-  std::deque<Item> fenced_;                    // dispatched, waiting for their fences, in order
-  std::optional<std::promise<void>> current_;  // of what the owner thread is at
+  std::deque<Item> fenced_;  // dispatched, waiting for their fences, in order
+  Hearer current_;           // of what the owner thread is at
   std::uint64_t pushed_ = 0, last_post_ = 0,
                 confirmed_ = 0;  // numbers of items: a passed fence confirms what is before it
   bool closing_ = false;
   std::atomic<bool> alive_ = true;
   std::atomic<std::uint64_t> progress_ = 0;
+  // The owner thread's own.
+  bool unchecked_ = false;  // jobs ran whose OpenGL errors nobody asked for
+  int unflushed_ = 0;       // jobs since the last flush
   std::thread thread_;
 };
 

@@ -50,8 +50,13 @@ GlWeights::OnDevice GlWeights::in(GlSession& session) {
   if (on_device_.weights != nullptr && on_device_.weights->context() == session.context) return on_device_;
   OnDevice made{GlStorage::device_local(session.context, packed_.size() * sizeof(float)),
                 GlStorage::device_local(session.context, bias_.size() * sizeof(float))};
-  session.transfer.upload(packed_, made.weights);
-  session.transfer.upload(bias_, made.bias);
+  const auto errors = std::make_shared<ErrorSlot>();
+  session.transfer.upload(packed_, made.weights, errors);
+  session.transfer.upload(bias_, made.bias, errors);
+  // Waits, for a plan whose weights did not arrive would compute nonsense ever after.
+  std::future<void> done = session.context->submit([](GlState&) {});
+  session.context->wait(done);
+  errors->rethrow();
   return on_device_ = std::move(made);
 }
 
@@ -196,13 +201,15 @@ RunStats GlConv::run(std::span<const float> src, std::span<float> dst) const {
   const std::shared_ptr<const Ready> now = ready();
   GlSession& session = *now->session;
   std::shared_ptr<GlStorage> from = session.pool.take(src.size_bytes()), to = session.pool.take(dst.size_bytes());
-  session.transfer.upload(src, from);
-  if (desc_.accumulate) session.transfer.upload(dst, to);
+  const auto errors = std::make_shared<ErrorSlot>();
+  session.transfer.upload(src, from, errors);
+  if (desc_.accumulate) session.transfer.upload(dst, to, errors);
 
   const auto ms = std::make_shared<double>(0);
   std::future<void> done = session.context->submit_timed(job(now, from, to), ms);
   session.transfer.download(to, dst);
   session.context->wait(done);
+  errors->rethrow();
   session.pool.give_back(std::move(from));
   session.pool.give_back(std::move(to));
   return {std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count(), *ms};

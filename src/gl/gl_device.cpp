@@ -18,9 +18,6 @@ ProgramCache disk_cache(const GlInfo& info) {
 GlSession::GlSession(std::shared_ptr<GlContext> opened)
     : context(std::move(opened)), transfer(context), pool(context), programs(context, disk_cache(context->info())) {}
 
-// Buffers and programs may outlive the session; the thread need not.
-GlSession::~GlSession() { context->close(); }
-
 std::shared_ptr<GlStorage> GlSession::workspace(std::size_t bytes) {
   if (bytes == 0) return nullptr;
   const std::scoped_lock lock(mutex_);

@@ -15,12 +15,21 @@ namespace convrt::gl {
 /// Everything that lives and dies with one context.
 struct GlSession {
   explicit GlSession(std::shared_ptr<GlContext> opened);
-  ~GlSession();
 
   /// Scratch of at least `bytes` that plans share: work on a device runs in order. It grows, never shrinks.
   std::shared_ptr<GlStorage> workspace(std::size_t bytes);
 
   const std::shared_ptr<GlContext> context;
+
+ private:
+  // Ends the thread, also where opening fails halfway. Buffers and programs may outlive the session; the thread need
+  // not.
+  struct Close {
+    GlContext& context;
+    ~Close() { context.close(); }
+  } close_{*context};
+
+ public:
   Transfer transfer;
   StoragePool pool;
   ProgramStore programs;

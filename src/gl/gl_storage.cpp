@@ -12,7 +12,6 @@ std::shared_ptr<GlStorage> GlStorage::make(const std::shared_ptr<GlContext>& con
   words.resize(words.empty() ? 0 : rounded / sizeof(std::uint32_t));
   const auto made = std::make_shared<std::shared_ptr<GlStorage>>();
   context->call([made, context, rounded, access, words = std::move(words)](GlState& state) {
-    state.check("before an allocation");
     GLuint name = 0;
     state.gl.GenBuffers(1, &name);
     // Owned from here on, so that every way out deletes it.

@@ -6,6 +6,7 @@
 #include <set>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include "core/fail.hpp"
 #include "core/log.hpp"
@@ -16,6 +17,28 @@ namespace {
 
 struct InFlight {
   GLuint shader = 0, program = 0;
+};
+
+// Texts on their way to programs. What is not finished when it ends, because something else failed, is deleted.
+struct Batch {
+  std::shared_ptr<GlContext> context;
+  std::vector<std::string> texts;
+  std::vector<InFlight> made;
+  std::vector<Compiled> results;
+  bool complete = false;
+
+  Batch(std::shared_ptr<GlContext> of, std::vector<std::string> sources)
+      : context(std::move(of)), texts(std::move(sources)), made(texts.size()) {}
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+  ~Batch() {
+    context->discard([left = std::move(made)](GlState& state) {
+      for (const InFlight& one : left) {
+        if (one.program != 0) state.gl.DeleteProgram(one.program);
+        if (one.shader != 0) state.gl.DeleteShader(one.shader);
+      }
+    });
+  }
 };
 
 void start(const GladGLContext& gl, const std::string& text, InFlight& made) {
@@ -55,7 +78,8 @@ ProgramBinary binary_of(const GladGLContext& gl, GLuint program) {
   return binary;
 }
 
-Compiled finish(const std::shared_ptr<GlContext>& context, GlState& state, const InFlight& made) {
+Compiled finish(const std::shared_ptr<GlContext>& context, GlState& state, InFlight& in_flight) {
+  const InFlight made = std::exchange(in_flight, {});
   const GladGLContext& gl = state.gl;
   GLint compiled = GL_FALSE, linked = GL_FALSE;
   gl.GetShaderiv(made.shader, GL_COMPILE_STATUS, &compiled);
@@ -72,7 +96,6 @@ Compiled finish(const std::shared_ptr<GlContext>& context, GlState& state, const
   } else {
     gl.DeleteProgram(made.program);
   }
-  state.check("compiling a program");
   return result;
 }
 
@@ -102,22 +125,16 @@ Program::~Program() {
 }
 
 std::vector<Compiled> compile(const std::shared_ptr<GlContext>& context, std::vector<std::string> texts) {
-  struct Batch {
-    std::vector<std::string> texts;
-    std::vector<InFlight> made;
-    std::vector<Compiled> results;
-    bool complete = false;
-  };
-  const auto batch = std::make_shared<Batch>();
-  batch->texts = std::move(texts);
-  batch->made.resize(batch->texts.size());
+  const auto batch = std::make_shared<Batch>(context, std::move(texts));
   context->call([batch](GlState& state) {
-    state.check("before compiling");
     if (state.gl.KHR_parallel_shader_compile != 0) state.gl.MaxShaderCompilerThreadsKHR(~0U);
     for (std::size_t i = 0; i < batch->texts.size(); ++i) start(state.gl, batch->texts[i], batch->made[i]);
     batch->complete = state.gl.KHR_parallel_shader_compile == 0;
   });
+  // Each look is progress of the queue, so its own watch would wait for an endless compilation for ever.
+  const auto give_up = std::chrono::steady_clock::now() + context->timeout();
   while (!batch->complete) {
+    if (std::chrono::steady_clock::now() > give_up) context->abandon();
     context->call([batch](GlState& state) {
       batch->complete = std::all_of(batch->made.begin(), batch->made.end(), [&](const InFlight& made) {
         GLint complete = GL_FALSE;
@@ -128,7 +145,8 @@ std::vector<Compiled> compile(const std::shared_ptr<GlContext>& context, std::ve
     if (!batch->complete) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   context->call([batch, context](GlState& state) {
-    for (const InFlight& made : batch->made) batch->results.push_back(finish(context, state, made));
+    for (InFlight& made : batch->made) batch->results.push_back(finish(context, state, made));
+    state.check("compiling a program");
   });
   return std::move(batch->results);
 }

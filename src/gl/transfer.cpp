@@ -64,7 +64,8 @@ Transfer::Transfer(std::shared_ptr<GlContext> context)
       down_(std::make_shared<Blocks>(context_, false)),
       copy_(std::make_shared<const DeviceCopy>(*context_)) {}
 
-void Transfer::upload(std::span<const float> from, const std::shared_ptr<GlStorage>& to) {
+void Transfer::upload(std::span<const float> from, const std::shared_ptr<GlStorage>& to,
+                      const std::shared_ptr<ErrorSlot>& errors) {
   const std::size_t total = from.size_bytes();
   for (std::size_t offset = 0; offset < total; offset += kBlock_bytes) {
     const std::size_t bytes = std::min(kBlock_bytes, total - offset);
@@ -74,7 +75,8 @@ void Transfer::upload(std::span<const float> from, const std::shared_ptr<GlStora
       copy->encode(state, block->name(), 0, to->name(), offset, bytes);
     };
     // The block is free for the next fill once the GPU has read it.
-    context_->post(job, [block](GlState&) {});
+    context_->post(
+        job, [block](GlState&) {}, errors);
   }
 }
 

@@ -20,8 +20,10 @@ class Transfer {
  public:
   explicit Transfer(std::shared_ptr<GlContext> context);
 
-  /// Copies `from` to the start of `to`, after what was enqueued before. Returns once `from` is no longer needed.
-  void upload(std::span<const float> from, const std::shared_ptr<GlStorage>& to);
+  /// Copies `from` to the start of `to`, after what was enqueued before. Returns once `from` is no longer needed; what
+  /// fails later goes to `errors`, or else to where enqueued work's errors go.
+  void upload(std::span<const float> from, const std::shared_ptr<GlStorage>& to,
+              const std::shared_ptr<ErrorSlot>& errors = nullptr);
   /// Copies the start of `from` to `to`, after what was enqueued before; blocks.
   void download(const std::shared_ptr<GlStorage>& from, std::span<float> to);
 

@@ -6,7 +6,7 @@
 // launch: chains of layers too small to keep a GPU busy, enqueued one after another on two buffers. Medians of 9 chains
 // after 0.4 s of warm-up, microseconds a layer:
 //   caller  wall time inside Conv2dPlan::enqueue
-//   owner   CPU time of the thread that owns the context
+//   owner   CPU time of the thread that owns the context, to hand the chain to the driver
 //   wall    first enqueue to the end of Device::synchronize
 //   gpu     between two GPU timestamps around the same chain, behind enough other work that the GPU never waits for us
 // Every chain shifts the channels of integers round, so that all of its result is compared exactly.
@@ -115,9 +115,9 @@ void measure_chain(const Device& device, const Chain& chain, int layers) {
     const Clock::time_point start = Clock::now();
     enqueue();
     caller.push_back(us_since(start) / layers);
+    owner.push_back((owner_cpu_us(context) - cpu) / layers);  // in front of any waiting for the GPU
     device.synchronize();
     wall.push_back(us_since(start) / layers);
-    owner.push_back((owner_cpu_us(context) - cpu) / layers);
     check();
   }
 

@@ -163,6 +163,12 @@ std::shared_ptr<core::CustomProgram> GlBackend::compile_custom(const ShaderSourc
   return std::make_shared<GlCustom>(std::move(device), source);
 }
 
+void GlBackend::leave() noexcept {
+  device_->leave();
+  const std::scoped_lock lock(mutex_);
+  if (custom_ != nullptr) custom_->leave();
+}
+
 }  // namespace convrt::gl
 
 namespace convrt::core {
@@ -180,6 +186,12 @@ std::vector<std::shared_ptr<Backend>> probe_gl() {
   for (gl::Found& f : found)
     backends.push_back(std::make_shared<gl::GlBackend>(std::move(f.egl), std::move(f.device),
                                                        "gl:" + std::to_string(backends.size())));
+  // Drivers tear themselves down when the process ends; a thread of ours inside one would crash then. Registered after
+  // the drivers were loaded, this runs before they do.
+  static const auto* const all = new std::vector<std::shared_ptr<Backend>>(backends);
+  std::atexit([] {
+    for (const auto& backend : *all) static_cast<gl::GlBackend&>(*backend).leave();
+  });
   return backends;
 }
 

@@ -27,6 +27,9 @@ class GlBackend final : public core::Backend {
   std::string shipped_tuning() const override;
   std::shared_ptr<core::CustomProgram> compile_custom(const ShaderSource& source) override;
 
+  /// For the end of the process: no thread of ours stays in the driver.
+  void leave() noexcept;
+
   const GlInfo& gl_info() const { return gl_info_; }
   GlDevice& device() { return *device_; }
 

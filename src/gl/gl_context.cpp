@@ -16,7 +16,7 @@ namespace {
 constexpr GLuint64 kFenceSlice_ns = 50'000;
 
 // Jobs between two flushes, so that the GPU starts on a long queue early, and between two looks at a fence meanwhile.
-constexpr int kFlushJobs = 16;
+constexpr int kFlushJobs = 64;
 
 bool is_lost(const std::exception_ptr& error) {
   try {
@@ -242,12 +242,12 @@ void GlContext::Hearer::succeed() {
 }
 
 // Fails everything that waits. Items die outside the lock: what they hold may discard() objects here. The slot first:
-// whoever is woken by a promise empties it, and shall not find the same loss there later.
-void GlContext::lose(std::exception_ptr error) {
+// whoever is woken by a promise empties it, and shall not find the same loss there later. False if already lost.
+bool GlContext::drop(const std::exception_ptr& error) {
   std::deque<Item> items;
   {
     const std::scoped_lock lock(mutex_);
-    if (!alive_.exchange(false)) return;
+    if (!alive_.exchange(false)) return false;
     if (last_post_ > confirmed_) errors_->set(error);
     items.swap(queue_);
     for (Item& item : fenced_) items.push_back(std::move(item));
@@ -256,7 +256,20 @@ void GlContext::lose(std::exception_ptr error) {
     for (Item& item : items) item.hearer.fail(error);
   }
   wake_.notify_all();
-  core::log(LogLevel::error, "OpenGL context of ", info_.renderer, " lost");
+  return true;
+}
+
+void GlContext::lose(const std::exception_ptr& error) {
+  if (drop(error)) core::log(LogLevel::error, "OpenGL context of ", info_.renderer, " lost");
+}
+
+void GlContext::leave() noexcept {
+  try {
+    if (getpid() != process_ || thread_.get_id() == std::this_thread::get_id()) return;
+    if (!drop(std::make_exception_ptr(Error(ErrorCode::device_lost, "the process is ending")))) return;
+    for (int i = 0; i < 2000 && !ended_; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  } catch (...) {  // no memory for the message: the process ends anyway
+  }
 }
 
 void GlContext::loop(const EglDevice& device, std::promise<void> opened) {
@@ -300,6 +313,7 @@ void GlContext::loop(const EglDevice& device, std::promise<void> opened) {
   alive_ = false;
   lock.unlock();
   egl_->release();
+  ended_ = true;
 }
 
 // What the jobs so far left of OpenGL errors is theirs: nobody who comes after them shall hear it as his own.

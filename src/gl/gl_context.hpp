@@ -108,6 +108,10 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   /// Finishes what was posted and ends the thread.
   void close();
 
+  /// For the end of the process: drops what waits and sees the thread out of the driver, which tears itself down next.
+  /// Waits two seconds at most. Does not throw, does not log.
+  void leave() noexcept;
+
   /// Deletes an OpenGL object, whenever the queue comes to it; a lost context needs no deleting. Does not throw.
   void discard(Job deletion) noexcept;
 
@@ -135,7 +139,8 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   void poll(GlState& state);
   void settle(GlState& state);
   void flush(GlState& state);
-  void lose(std::exception_ptr error);
+  bool drop(const std::exception_ptr& error);
+  void lose(const std::exception_ptr& error);
 
   const Options options_;
   const std::shared_ptr<ErrorSlot> errors_;
@@ -152,6 +157,7 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
                 confirmed_ = 0;  // numbers of items: a passed fence confirms what is before it
   bool closing_ = false;
   std::atomic<bool> alive_ = true;
+  std::atomic<bool> ended_ = false;  // the thread is done with the driver
   std::atomic<std::uint64_t> progress_ = 0;
   // The owner thread's own.
   bool unchecked_ = false;  // jobs ran whose OpenGL errors nobody asked for

@@ -2,6 +2,7 @@
 
 #include "convrt/version.h"
 #include "core/cache_file.hpp"
+#include "core/fail.hpp"
 #include "core/log.hpp"
 
 namespace convrt::gl {
@@ -32,10 +33,21 @@ std::shared_ptr<GlSession> GlDevice::session() {
   std::shared_ptr<GlSession> lost;  // let go outside the lock
   const std::scoped_lock lock(mutex_);
   if (session_ != nullptr && session_->context->alive()) return session_;
+  if (left_) core::fail(ErrorCode::device_lost, egl_.label, ": the process is ending, and its OpenGL driver with it");
   if (session_ != nullptr) core::log(LogLevel::info, egl_.label, ": re-opening after its context was lost");
   lost = std::move(session_);
   session_ = std::make_shared<GlSession>(GlContext::open(egl_, options_, errors_));
   return session_;
+}
+
+void GlDevice::leave() noexcept {
+  std::shared_ptr<GlSession> current;
+  {
+    const std::scoped_lock lock(mutex_);
+    left_ = true;
+    current = session_;
+  }
+  if (current != nullptr) current->context->leave();
 }
 
 void GlDevice::synchronize() {

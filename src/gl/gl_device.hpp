@@ -45,7 +45,10 @@ class GlDevice {
   GlDevice(EglDevice egl, GlContext::Options options);
   ~GlDevice();
 
+  /// Throws Error{unsupported} that says what the driver refused.
   std::shared_ptr<GlSession> session();
+  /// For the end of the process: see GlContext::leave. There is no session any more.
+  void leave() noexcept;
   /// Waits for what was enqueued; throws its first error.
   void synchronize();
   /// Runs `wait`, which waits for work, then throws the first error of enqueued work, else what `wait` threw.
@@ -57,6 +60,7 @@ class GlDevice {
   const std::shared_ptr<ErrorSlot> errors_ = std::make_shared<ErrorSlot>();
   std::mutex mutex_;
   std::shared_ptr<GlSession> session_;
+  bool left_ = false;
 };
 
 }  // namespace convrt::gl

@@ -4,13 +4,16 @@
 // channel have the same index in all invocations, so they come through scalar registers, and BM x TN independent sums
 // with one scalar and one vector operand each leave the register banks free to pair. tests/rdna3 counts the pairs.
 #ifndef LOCAL
-#define LOCAL 96  // invocations: 96, 160, 224
+#define LOCAL 160  // invocations: 96, 160
 #endif
 #ifndef BM
-#define BM 16  // filters a tile
+#define BM 32  // filters a tile, even
 #endif
 #ifndef TN
-#define TN 4  // pixels an invocation
+#define TN 2  // pixels an invocation, even
+#endif
+#ifndef PADDED
+#define PADDED 1  // 0: no tap lies in the padding
 #endif
 #define WEIGHTS_SCALAR 1
 layout(local_size_x = LOCAL) in;
@@ -37,21 +40,23 @@ void main() {
     for (int tap = 0; tap < conv.r * conv.s; ++tap) {
       int r = tap / S;
       int dy = r * DILATION_H, dx = (tap - r * S) * DILATION_W;
-      // A tap in the padding reads the chunk's first element of the channel instead: no branch in the loop below.
-      bool inside[TN];
-      int index[TN];
+      // A tap in the padding reads the chunk's first element of the channel instead, and a mask makes it zero: no branch
+      // in the loop below, and an AND, unlike a selection, pairs with a multiply-add.
+      uint mask[TN], index[TN];
       for (int j = 0; j < TN; ++j) {
-        inside[j] = uint(pixels[j].y + dy) < uint(conv.h) && uint(pixels[j].x + dx) < uint(conv.w);
-        index[j] = inside[j] ? at[j] + (dy * conv.w + dx) * column_step()
-                             : src_index(0, tile.group * channels, 0, 0);
+        bool inside = PADDED == 0 || (uint(pixels[j].y + dy) < uint(conv.h) && uint(pixels[j].x + dx) < uint(conv.w));
+        mask[j] = inside ? 0xFFFFFFFFu : 0u;
+        index[j] = uint(inside ? at[j] + (dy * conv.w + dx) * column_step()
+                               : src_index(0, tile.group * channels, 0, 0));
       }
+      uint plane = 0u;  // of the channel; the same for all invocations, so its arithmetic costs no vector instruction
       for (int c = 0; c < channels; ++c) {
         float values[TN];
         for (int j = 0; j < TN; ++j) {
-          values[j] = src[index[j]];
-          values[j] = inside[j] ? values[j] : 0.0;
-          index[j] += step;
+          values[j] = src[index[j] + plane];
+          if (PADDED == 1) values[j] = uintBitsToFloat(floatBitsToUint(values[j]) & mask[j]);
         }
+        plane += uint(step);
         float w[BM];
 #if PACKED
         for (int i = 0; i < BM; ++i) w[i] = weights[filter_index + i];
@@ -59,8 +64,13 @@ void main() {
 #else
         for (int i = 0; i < BM; ++i) w[i] = filter1(tile, tap, c, i);
 #endif
-        for (int i = 0; i < BM; ++i)
-          for (int j = 0; j < TN; ++j) sums[i * TN + j] = fma(w[i], values[j], sums[i * TN + j]);
+        // Along the diagonals of 2x2 squares: neighbours then differ in both operands, which lie in different banks.
+        for (int i = 0; i < BM; i += 2)
+          for (int j = 0; j < TN; j += 2)
+            for (int n = 0; n < 4; ++n) {
+              int y = i + n % 2, x = j + (n + n / 2) % 2;
+              sums[y * TN + x] = fma(w[y], values[x], sums[y * TN + x]);
+            }
       }
     }
 

@@ -128,7 +128,7 @@ Defines depthwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&
 
 // --- rdna3_dual_issue: tile = {LOCAL, BM, TN}
 
-bool rdna3_fits(const Conv2dDesc& d) { return filters_per_group(d) >= 8; }
+bool rdna3_fits(const Conv2dDesc& d) { return filters_per_group(d) >= 16; }
 Blocking rdna3_blocking(const Conv2dDesc&, const TileSizes& t) {
   return {.filters = t[1], .pixels = t[0] * t[2], .invocations = t[0]};
 }
@@ -137,6 +137,7 @@ Defines rdna3_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
   Defines defines = common_defines(d);
   defines.insert(defines.end(),
                  {{"LOCAL", std::to_string(t[0])}, {"BM", std::to_string(t[1])}, {"TN", std::to_string(t[2])}});
+  if (d.pad_top == 0 && d.pad_left == 0 && d.pad_bottom == 0 && d.pad_right == 0) defines.emplace_back("PADDED", "0");
   return defines;
 }
 
@@ -193,7 +194,7 @@ const std::vector<Variant>& variants() {
        {{{128, 128, 8, 8, 8, 2}, 0.70}, {{128, 64, 8, 8, 8, 2}, 0.68}, {{64, 128, 8, 8, 8, 2}, 0.68},
         {{64, 64, 8, 8, 8, 2}, 0.60}, {{64, 64, 16, 4, 4, 2}, 0.48}, {{32, 32, 16, 4, 4, 2}, 0.30}}},
       {"rdna3_dual_issue", "rdna3_dual_issue.comp", rdna3_fits, rdna3_blocking, rdna3_suffix, rdna3_defines,
-       {{{96, 16, 4}, 0.80}, {{160, 16, 2}, 0.78}, {{224, 8, 4}, 0.75}}},
+       {{{160, 32, 2}, 0.80}, {{96, 32, 2}, 0.79}}},
       {"large_256", "large_256.comp", large_fits, gemm_blocking, gemm_suffix, gather_defines,
        {{{128, 128, 8, 8, 8, 2}, 0.65}, {{128, 64, 16, 8, 4, 2}, 0.58},
         {{64, 128, 16, 4, 8, 2}, 0.57}, {{64, 64, 16, 4, 4, 2}, 0.46}}},

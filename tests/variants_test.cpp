@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "convrt/convrt.hpp"
 #include "gl/shader_text.hpp"
@@ -223,6 +224,30 @@ class Replay {
 
 // Kernels that recipe() itself cuts; Winograd plans its own dispatches.
 bool cut_by_blocking(const Config& c) { return variants()[c.row].recipe == nullptr; }
+
+// A renamed kernel would silently lose what a card taught: rename it in shaders/tuned too, or tune anew.
+TEST(Shipped, EveryLineNamesKernelsThatItsCardHas) {
+  for (const ShaderFile& file : embedded_shaders()) {
+    const std::string name(file.name);
+    if (!name.starts_with("tuned/")) continue;
+    GlInfo info = card(name.substr(6, name.find('.') - 6), 132, Vendor::nvidia);
+    info.limits.max_invocations = 1024;
+    std::istringstream lines{std::string(file.text)};
+    int problems = 0;
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream words(line.substr(0, line.find('#')));
+      std::string problem, kernel;
+      if (!(words >> problem)) continue;
+      ++problems;
+      std::set<std::string> known;
+      for (const Config& config : configs(Conv2dDesc::parse(problem), info)) known.insert(config.name);
+      EXPECT_TRUE(words >> kernel) << name << ": " << line;
+      do EXPECT_TRUE(known.contains(kernel)) << name << ": " << problem << " has no " << kernel;
+      while (words >> kernel);
+    }
+    EXPECT_GT(problems, 0) << name;
+  }
+}
 
 TEST(Recipe, WritesEveryElementOnceUnderAnyLimit) {
   int refused = 0, split = 0;

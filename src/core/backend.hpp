@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "convrt/device.hpp"
@@ -122,6 +123,9 @@ class Backend {
                                               bool /*timed*/) {
     return nullptr;
   }
+
+  /// Optional: what the probe found beyond info(), as names and values for people to read.
+  virtual std::vector<std::pair<std::string, std::string>> details() const { return {}; }
 
   /// Optional: shipped tuning results for this device, in the form that tune_cache.hpp's shipped_kernels reads.
   virtual std::string shipped_tuning() const { return {}; }

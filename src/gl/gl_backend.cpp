@@ -146,6 +146,22 @@ std::string GlBackend::shipped_tuning() const {
   return {};
 }
 
+std::vector<std::pair<std::string, std::string>> GlBackend::details() const {
+  const GlLimits& limits = gl_info_.limits;
+  const auto yes_no = [](bool value) { return std::string(value ? "yes" : "no"); };
+  const auto& groups = limits.max_groups;
+  return {{"vendor", gl_info_.vendor_string},
+          {"chip", gl_info_.chip},
+          {"GLSL", gl_info_.glsl_version},
+          {"work groups",
+           std::to_string(groups[0]) + " x " + std::to_string(groups[1]) + " x " + std::to_string(groups[2])},
+          {"invocations a group", std::to_string(limits.max_invocations)},
+          {"shared memory", std::to_string(limits.max_shared_bytes >> 10U) + " KiB a group"},
+          {"storage block", std::to_string(limits.max_block_bytes >> 20U) + " MiB"},
+          {"subgroup operations", yes_no(gl_info_.subgroup)},
+          {"parallel compile", yes_no(gl_info_.parallel_compile)}};
+}
+
 std::shared_ptr<core::CustomProgram> GlBackend::compile_custom(const ShaderSource& source) {
   std::shared_ptr<GlDevice> device;
   {

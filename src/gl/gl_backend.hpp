@@ -25,6 +25,7 @@ class GlBackend final : public core::Backend {
   std::unique_ptr<core::Stream> open_stream(std::vector<std::shared_ptr<const core::PreparedConv>> chain,
                                             bool timed) override;
   std::string shipped_tuning() const override;
+  std::vector<std::pair<std::string, std::string>> details() const override;
   std::shared_ptr<core::CustomProgram> compile_custom(const ShaderSource& source) override;
 
   /// For the end of the process: no thread of ours stays in the driver.

@@ -15,7 +15,9 @@
 #include "convrt/device.hpp"
 #include "convrt/log.hpp"
 #include "convrt/version.h"
+#include "core/access.hpp"
 #include "core/cache_file.hpp"
+#include "core/device_peak.hpp"
 #include "core/history.hpp"
 
 namespace {
@@ -33,7 +35,15 @@ constexpr std::array<std::pair<const char*, const char*>, 8> kVariables = {{
     {"OMP_NUM_THREADS", "not used by convrt: PlanOptions::threads is, and the process's CPU affinity"},
 }};
 
-Json device_json(const convrt::Device& device, const std::string& problem) {
+// Problems that convrt ships measured kernels for.
+std::size_t shipped_problems(const std::string& text) {
+  std::istringstream lines(text);
+  std::size_t count = 0;
+  for (std::string line; std::getline(lines, line);) count += !line.empty() && line[0] != '#' ? 1 : 0;
+  return count;
+}
+
+Json device_json(const convrt::Device& device, const std::string& problem, bool peaks) {
   const convrt::DeviceInfo& d = device.info();
   Json out = {{"id", d.id},
               {"name", d.name},
@@ -45,14 +55,21 @@ Json device_json(const convrt::Device& device, const std::string& problem) {
               {"l1_bytes", d.l1_bytes},
               {"l2_bytes", d.l2_bytes},
               {"l3_bytes", d.l3_bytes}};
+  const convrt::core::Backend& backend = *convrt::core::Access::backend(device);
+  for (const auto& [name, value] : backend.details()) out["probe"][name] = value;
+  if (d.id != "cpu") out["shipped_problems"] = shipped_problems(backend.shipped_tuning());
+  if (peaks && d.id != "cpu") {
+    const convrt::core::DevicePeak peak = convrt::core::measure_device_peak(device);
+    out["peak"] = {{"tflops", peak.tflops}, {"copy_tbytes_per_s", peak.copy_tbytes_s}};
+  }
   if (!problem.empty()) out["kernels"] = device.kernels(convrt::Conv2dDesc::parse(problem));
   return out;
 }
 
-Json collect(const std::string& problem) {
+Json collect(const std::string& problem, bool peaks) {
   Json notes = Json::array(), devices = Json::array(), environment = Json::object();
   convrt::set_log(convrt::LogLevel::info, [&notes](convrt::LogLevel, std::string_view line) { notes.push_back(line); });
-  for (const convrt::Device& device : convrt::devices()) devices.push_back(device_json(device, problem));
+  for (const convrt::Device& device : convrt::devices()) devices.push_back(device_json(device, problem, peaks));
   convrt::set_log(convrt::LogLevel::off, nullptr);
   for (const auto& [name, about] : kVariables) {
     const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nobody here changes the environment
@@ -92,6 +109,16 @@ void print_device(const Json& d) {
     if (size != 0) line((std::string(1, 'L') + level[1] + " data cache").c_str(), bytes(size));
   }
   if (d["memory_bytes"] != 0) line("memory", bytes(d["memory_bytes"]));
+  if (d.contains("probe"))
+    for (const auto& [name, value] : d["probe"].items()) line(name.c_str(), value.get<std::string>());
+  if (!cpu) line("shipped tuning", std::to_string(d["shipped_problems"].get<int>()) + " problems");
+  if (d.contains("peak")) {
+    std::ostringstream text;
+    text << std::fixed << std::setprecision(2) << d["peak"]["tflops"].get<double>()
+         << " TFLOP/s of multiply-adds, copy " << std::setprecision(3) << d["peak"]["copy_tbytes_per_s"].get<double>()
+         << " TB/s";
+    line("measured", text.str());
+  }
   if (!d.contains("kernels")) return;
   std::cout << "  kernels, best guess first\n";
   for (const Json& kernel : d["kernels"]) std::cout << "    " << kernel.get<std::string>() << '\n';
@@ -142,14 +169,15 @@ void print_history(const Json& records) {
 int main(int argc, char** argv) {
   CLI::App app("What convrt sees on this machine: devices, kernels, files, environment.", "convrt_info");
   std::string problem;
-  bool json = false, history = false;
+  bool json = false, history = false, peaks = false;
   app.add_option("problem", problem, "A problem string, e.g. n1c64h56w56k64r3s3ph1pw1: also list its kernels");
   app.add_flag("--json", json, "The same as JSON");
+  app.add_flag("--peaks", peaks, "Measure the GPUs' multiply-add peak and copy bandwidth, a second or two each");
   app.add_flag("--history", history,
                "Runs on record instead: kernels, counts and times by problem (see CONVRT_HISTORY)");
   CLI11_PARSE(app, argc, argv);
   try {
-    const Json all = history ? collect_history() : collect(problem);
+    const Json all = history ? collect_history() : collect(problem, peaks);
     if (json)
       std::cout << all.dump(1) << '\n';
     else if (history)

@@ -14,6 +14,7 @@
 #include "convrt/convrt.hpp"
 #include "core/access.hpp"
 #include "gl/gl_backend.hpp"
+#include "temporary_directory.hpp"
 
 namespace {
 
@@ -301,6 +302,36 @@ TEST_F(GlFaults, AProgramThatDoesNotLinkIsCompileFailed) {
   const Conv2dDesc other = Conv2dDesc::parse("n1c2h7w6k4r5s2");
   EXPECT_EQ(code_of([&] { Conv2dPlan(*mine_, other, integers(other.weights_size(), 1)); }), ErrorCode::compile_failed);
   expect_right();
+}
+
+TEST_F(GlFaults, AKernelThatDoesNotCompileGivesWayToTheNext) {
+  static std::atomic<int> refusals;
+  replace([](GladGLContext& gl) {
+    static PFNGLGETSHADERIVPROC real;
+    real = gl.GetShaderiv;
+    gl.GetShaderiv = [](GLuint shader, GLenum name, GLint* value) {
+      real(shader, name, value);
+      if (name == GL_COMPILE_STATUS && refusals-- > 0) *value = GL_FALSE;
+    };
+  });
+  Conv2dDesc other = Conv2dDesc::parse("n1c5h7w6k9r5s3");
+  const auto weights = integers(other.weights_size(), 1), src = integers(other.src_size(), 2);
+  const std::vector<std::string> kernels = mine_->kernels(other);
+  ASSERT_GT(kernels.size(), 2U);
+  std::vector<std::string> lines;
+  convrt::set_log(convrt::LogLevel::warning,
+                  [&](convrt::LogLevel, std::string_view line) { lines.emplace_back(line); });
+  refusals = 2;
+  const Environment no_cache("CONVRT_CACHE_DIR", "/dev/null/none");
+  const Conv2dPlan plan(*mine_, other, weights, {}, {.tune = convrt::Tune::off});
+  convrt::set_log(convrt::LogLevel::warning, nullptr);
+  EXPECT_EQ(plan.kernel(), kernels[2]);
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_NE(lines[0].find(kernels[0] + " left out: shader "), std::string::npos) << lines[0];
+  EXPECT_NE(lines[1].find(kernels[1] + " left out: shader "), std::string::npos) << lines[1];
+  std::vector<float> dst(other.dst_size());
+  plan.run(src, dst);
+  EXPECT_EQ(dst, oracle(other, weights, {}, src));
 }
 
 TEST_F(GlFaults, TwoContextsWorkInTwoThreads) {

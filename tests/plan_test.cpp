@@ -212,6 +212,34 @@ TEST(PlanKernel, TheForcedOneIsTheOneThatRuns) {
   EXPECT_ERROR(run({}), "invalid_argument", "CONVRT_KERNEL \"sim.unheard_of\"");
 }
 
+TEST(PlanKernel, WhatCannotBeMadeIsLeftOutAndSaidSo) {
+  const auto refuse = [](ErrorCode code, const char* what) { return [=] { throw Error(code, what); }; };
+  const Conv2dDesc d = Conv2dDesc::parse("n1c2h3w3k2r1s1");
+  const std::vector<float> weights(4, 1), src(18, 1);
+  std::vector<std::string> lines;
+  set_log(LogLevel::warning, [&](LogLevel, std::string_view line) { lines.emplace_back(line); });
+  const auto kernel_of = [&](std::vector<FakeKernel> kernels) {
+    lines.clear();
+    const Conv2dPlan plan(std::make_shared<FakeBackend>("odd:0", std::move(kernels))->device(), d, weights);
+    std::vector<float> dst(d.dst_size());
+    plan.run(src, dst);
+    EXPECT_EQ(dst, std::vector<float>(d.dst_size(), 2));
+    return plan.kernel();
+  };
+  const FakeKernel no_compile{.name = "odd.new", .on_prepare = refuse(ErrorCode::compile_failed, "line 7: no")};
+  const FakeKernel no_fit{.name = "odd.large", .on_prepare = refuse(ErrorCode::unsupported, "needs 3 GiB")};
+  const FakeKernel full{.name = "odd.full", .on_prepare = refuse(ErrorCode::out_of_memory, "the device is full")};
+
+  EXPECT_EQ(kernel_of({no_compile, no_fit, {.name = "odd.plain"}}), "odd.plain");
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_NE(lines[0].find("odd.new left out: line 7: no"), std::string::npos) << lines[0];
+  EXPECT_NE(lines[1].find("odd.large left out: needs 3 GiB"), std::string::npos) << lines[1];
+  // The last one's reason where none is left; and no other kernel helps a device that is full.
+  EXPECT_ERROR(kernel_of({no_compile, no_fit}), "unsupported", "needs 3 GiB");
+  EXPECT_ERROR(kernel_of({no_fit, full, {.name = "odd.plain"}}), "out_of_memory", "the device is full");
+  set_log(LogLevel::warning, nullptr);
+}
+
 TEST(PlanKernel, OnTheCpuTheForcedOneRunsToo) {
   // 2^24 + 1 + ... + 1 - 2^24: a double accumulator counts every 1, an fp32 one loses some of them. So the sum tells
   // which of the two ran, whatever the names say.

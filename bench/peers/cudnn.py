@@ -71,9 +71,10 @@ def run_convrt(arguments, accuracy):
             command += [f"--problem={p}{'+nhwc' if layout == 'nhwc' else ''}"
                         for p in arguments.problem for layout in LAYOUTS]
         else:
-            command += ["--suite=gpu35", "--layout=both",
-                        f"--filter={'rn50' if accuracy == 'strict' and not arguments.filter else arguments.filter}",
-                        "--batch=" + ("32" if accuracy == "strict" else ",".join(map(str, arguments.batch)))]
+            command += ["--suite=gpu35", "--layout=both", "--batch=" + ("32" if accuracy == "strict" else ",".join(map(str, arguments.batch)))]
+            wanted = arguments.filter or ("rn50" if accuracy == "strict" else "")
+            if wanted:
+                command.append(f"--filter={wanted}")
         if accuracy == "strict":
             command.append("--strict")
         if not arguments.untuned:
@@ -216,10 +217,13 @@ class Cudnn:
         return float(((dst[:1, :filters].double() - exact).abs() / bound).max())
 
 
-def run_cudnn(arguments, layers):
+def run_cudnn(arguments, layers, deadline):
     peer = Cudnn()
     wrong = []
     for (name, n), entry in layers.items():
+        if time.monotonic() > deadline:
+            print(f"out of time before {name} N={n}: no cuDNN figures from here on", file=sys.stderr)
+            break
         fields = parse_problem(entry["problem"])
         sets = max((r["sets"] for r in entry["ours"].values()), default=3)
         entry["cudnn"] = {}
@@ -235,6 +239,8 @@ def run_cudnn(arguments, layers):
             entry["cudnn"][layout] = found
             if not found["error"] <= 1:
                 wrong.append(f"cuDNN on {entry['problem']}, {layout}: error {found['error']:.3g} of what is allowed")
+        took = sum(found["seconds"] for found in entry["cudnn"].values())
+        print(f"cuDNN: {name} N={n} {best_peer(entry)[0]:.2f} TFLOP/s, took {took:.1f} s", file=sys.stderr)
         peer.torch.cuda.empty_cache()
     # After all times are taken, since a profiler slows down launches.
     for entry in layers.values():
@@ -334,6 +340,7 @@ def main():
     parser.add_argument("--problem", action="append", default=[], help="these problems (NCHW) instead of the suite")
     parser.add_argument("--reps", type=int, default=7, help="samples of each time")
     parser.add_argument("--jobs", type=int, default=min(8, os.cpu_count() or 1), help="processes that compile shaders")
+    parser.add_argument("--budget", type=float, default=3600, help="seconds after which no further layer is begun")
     parser.add_argument("--untuned", action="store_true", help="convrt by its cost model alone")
     parser.add_argument("--no-strict", action="store_true", help="leave out the run without Winograd")
     parser.add_argument("--ours-only", action="store_true", help="leave cuDNN out; needs no PyTorch")
@@ -357,7 +364,7 @@ def main():
     if arguments.stand_in:
         version = stand_in(arguments.stand_in, layers)
     elif not arguments.ours_only:
-        version, found = run_cudnn(arguments, layers)
+        version, found = run_cudnn(arguments, layers, begin + arguments.budget)
         wrong += found
         gemm, copy = matmul_peak(arguments.reps)
         peaks.append({"what": "CUDA: cuBLAS SGEMM 8192 cubed, device copy of 256 MiB", "tflops": gemm,

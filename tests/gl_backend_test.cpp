@@ -210,6 +210,7 @@ class GlFaults : public GlBackend {
   }
   static inline std::atomic<int> reset_after_ = -1;
 
+  const Environment no_cache_ = {"CONVRT_CACHE_DIR", "/dev/null/none"};  // programs are compiled, whatever ran before
   const Conv2dDesc desc_ = Conv2dDesc::parse("n1c3h7w6k4r3s3ph1pw1");
   const std::vector<float> weights_ = integers(desc_.weights_size(), 1), src_ = integers(desc_.src_size(), 2);
   std::shared_ptr<convrt::gl::GlDevice> gl_;
@@ -322,7 +323,6 @@ TEST_F(GlFaults, AKernelThatDoesNotCompileGivesWayToTheNext) {
   convrt::set_log(convrt::LogLevel::warning,
                   [&](convrt::LogLevel, std::string_view line) { lines.emplace_back(line); });
   refusals = 2;
-  const Environment no_cache("CONVRT_CACHE_DIR", "/dev/null/none");
   const Conv2dPlan plan(*mine_, other, weights, {}, {.tune = convrt::Tune::off});
   convrt::set_log(convrt::LogLevel::warning, nullptr);
   EXPECT_EQ(plan.kernel(), kernels[2]);
@@ -332,6 +332,29 @@ TEST_F(GlFaults, AKernelThatDoesNotCompileGivesWayToTheNext) {
   std::vector<float> dst(other.dst_size());
   plan.run(src, dst);
   EXPECT_EQ(dst, oracle(other, weights, {}, src));
+}
+
+TEST_F(GlFaults, ThreadsThatNeedTheSameProgramCompileItOnce) {
+  static std::atomic<int> compilations;
+  replace([](GladGLContext& gl) {
+    static PFNGLCOMPILESHADERPROC real;
+    real = gl.CompileShader;
+    gl.CompileShader = [](GLuint shader) {
+      ++compilations;
+      real(shader);
+    };
+  });
+  const Conv2dDesc other = Conv2dDesc::parse("n1c5h7w6k9r3s5");
+  const auto weights = integers(other.weights_size(), 1), src = integers(other.src_size(), 2);
+  const std::vector<float> expected = oracle(other, weights, {}, src);
+  std::vector<std::vector<float>> results(6, std::vector<float>(other.dst_size()));
+  compilations = 0;
+  std::vector<std::thread> threads;
+  for (std::vector<float>& result : results)
+    threads.emplace_back([&] { Conv2dPlan(*mine_, other, weights, {}, {.kernel = "gl.basic_64"}).run(src, result); });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(compilations, 1);
+  for (const std::vector<float>& result : results) EXPECT_EQ(result, expected);
 }
 
 TEST_F(GlFaults, TwoContextsWorkInTwoThreads) {

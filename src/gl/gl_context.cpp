@@ -276,6 +276,8 @@ void GlContext::loop(const EglDevice& device, std::promise<void> opened) {
   try {
     egl_ = std::make_unique<EglContext>(device, options_.robust_access);
     info_ = query_info(egl_->gl);
+    // Once: on an NVIDIA driver each further call costs the next compilation 200 ms.
+    if (info_.parallel_compile) egl_->gl.MaxShaderCompilerThreadsKHR(~0U);
     opened.set_value();
   } catch (...) {
     alive_ = false;

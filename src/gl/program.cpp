@@ -127,7 +127,6 @@ Program::~Program() {
 std::vector<Compiled> compile(const std::shared_ptr<GlContext>& context, std::vector<std::string> texts) {
   const auto batch = std::make_shared<Batch>(context, std::move(texts));
   context->call([batch](GlState& state) {
-    if (state.gl.KHR_parallel_shader_compile != 0) state.gl.MaxShaderCompilerThreadsKHR(~0U);
     for (std::size_t i = 0; i < batch->texts.size(); ++i) start(state.gl, batch->texts[i], batch->made[i]);
     batch->complete = state.gl.KHR_parallel_shader_compile == 0;
   });
@@ -172,16 +171,54 @@ std::string compile_report(std::string_view label, std::string_view text, std::s
 
 std::vector<std::shared_ptr<Program>> ProgramStore::get(std::span<const Source> sources) {
   std::vector<std::shared_ptr<Program>> programs(sources.size());
+  for (;;) {
+    // What nobody else is at is this thread's to make. It waits for others only once it has made that: no two threads
+    // can wait for one another.
+    std::vector<std::size_t> mine;
+    {
+      std::unique_lock lock(mutex_);
+      std::vector<const std::string*> others;
+      for (std::size_t i = 0; i < sources.size(); ++i) {
+        if (programs[i] != nullptr) continue;
+        if (const auto found = programs_.find(sources[i].text); found != programs_.end())
+          programs[i] = found->second;
+        else if (in_the_making_.insert(sources[i].text).second)
+          mine.push_back(i);
+        else
+          others.push_back(&sources[i].text);
+      }
+      if (mine.empty() && others.empty()) return programs;
+      if (mine.empty())
+        made_.wait(lock, [&] {
+          return std::none_of(others.begin(), others.end(),
+                              [&](const auto* text) { return in_the_making_.contains(*text); });
+        });
+    }
+    if (!mine.empty()) make(sources, mine);
+  }
+}
+
+void ProgramStore::make(std::span<const Source> sources, const std::vector<std::size_t>& which) {
+  struct Claim {
+    ProgramStore& store;
+    std::span<const Source> sources;
+    const std::vector<std::size_t>& which;
+    ~Claim() {
+      {
+        const std::scoped_lock lock(store.mutex_);
+        for (const std::size_t i : which) store.in_the_making_.erase(sources[i].text);
+      }
+      store.made_.notify_all();
+    }
+  } const claim{*this, sources, which};
   std::vector<std::size_t> missing;
   std::vector<std::string> texts;
-  for (std::size_t i = 0; i < sources.size(); ++i) {
-    programs[i] = find(sources[i].text);
-    if (programs[i] == nullptr) programs[i] = load(sources[i].text);
-    if (programs[i] != nullptr) continue;
+  for (const std::size_t i : which) {
+    if (load(sources[i].text)) continue;
     missing.push_back(i);
     texts.push_back(sources[i].text);
   }
-  if (missing.empty()) return programs;
+  if (missing.empty()) return;
   std::vector<Compiled> compiled = compile(context_, std::move(texts));
   for (std::size_t j = 0; j < missing.size(); ++j) {
     const Source& source = sources[missing[j]];
@@ -190,20 +227,12 @@ std::vector<std::shared_ptr<Program>> ProgramStore::get(std::span<const Source> 
                  ":\n", name_sources(compiled[j].log));
     if (!compiled[j].binary.bytes.empty()) disk_.store(source.text, compiled[j].binary);
     remember(source.text, compiled[j].program);
-    programs[missing[j]] = std::move(compiled[j].program);
   }
-  return programs;
 }
 
-std::shared_ptr<Program> ProgramStore::find(const std::string& text) {
-  const std::scoped_lock lock(mutex_);
-  const auto found = programs_.find(text);
-  return found == programs_.end() ? nullptr : found->second;
-}
-
-std::shared_ptr<Program> ProgramStore::load(const std::string& text) {
+bool ProgramStore::load(const std::string& text) {
   std::optional<ProgramBinary> binary = disk_.load(text);
-  if (!binary) return nullptr;
+  if (!binary) return false;
   const auto loaded = std::make_shared<std::shared_ptr<Program>>();
   context_->call([loaded, context = context_, binary = std::move(*binary)](GlState& state) {
     const GLuint name = state.gl.CreateProgram();
@@ -218,10 +247,10 @@ std::shared_ptr<Program> ProgramStore::load(const std::string& text) {
     core::log(LogLevel::info, "program cache: the driver refuses ", disk_.file_of(text).string(),
               ": compiling instead");
     disk_.remove(text);
-    return nullptr;
+    return false;
   }
   remember(text, *loaded);
-  return *loaded;
+  return true;
 }
 
 void ProgramStore::remember(const std::string& text, const std::shared_ptr<Program>& program) {

@@ -2,11 +2,13 @@
 /// Compute programs: compiled side by side where the driver can, or loaded from the binary cache.
 #pragma once
 
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "gl/gl_context.hpp"
@@ -55,18 +57,21 @@ class ProgramStore {
   struct Source {
     std::string text, label;
   };
-  /// One program for each source. Throws Error{compile_failed} with the log of the first that fails.
+  /// One program for each source; threads that ask for the same text share one compilation. Throws
+  /// Error{compile_failed} with the log of the first that fails.
   std::vector<std::shared_ptr<Program>> get(std::span<const Source> sources);
 
  private:
-  std::shared_ptr<Program> find(const std::string& text);
-  std::shared_ptr<Program> load(const std::string& text);
+  void make(std::span<const Source> sources, const std::vector<std::size_t>& which);
+  bool load(const std::string& text);
   void remember(const std::string& text, const std::shared_ptr<Program>& program);
 
   const std::shared_ptr<GlContext> context_;
   const ProgramCache disk_;
   std::mutex mutex_;
+  std::condition_variable made_;
   std::unordered_map<std::string, std::shared_ptr<Program>> programs_;
+  std::unordered_set<std::string> in_the_making_;
 };
 
 }  // namespace convrt::gl

@@ -1,9 +1,14 @@
 #version 430 core
-// depthwise: one channel a group. An invocation sums one filter over a strip of ROWS destination rows in one column, so
-// a loaded src element serves every row it touches; memory bandwidth is the limit. Neighbouring invocations take
-// neighbouring columns (NCHW, BM 1) or filters (NHWC, BM 32): whatever is contiguous.
+// depthwise: one channel a group. An invocation sums a strip of ROWS destination rows, so that a loaded src element
+// serves every row it touches; memory bandwidth is the limit. Neighbouring invocations take what neighbours in memory:
+//
+//   NCHW             WIDTH columns each (1 or 4), COLUMNS of a filter, BM filters; loads of VECTOR floats (1, 2, 4: rows
+//                    of src and dst start at multiples of that) that cover the window; needs PAD_LEFT where WIDTH is 4
+//   NHWC             one column and filter each, BM filters of a column
+//   NHWC, SRC_VEC4   one column and four filters each; needs DST_VEC4, one filter a channel
 //
 // weights, PACKED: [block][tap][BM], blocks counted over all filters.
+#pragma optionNV(unroll all)
 #ifndef R
 #define R 3
 #endif
@@ -22,16 +27,43 @@
 #ifndef ROWS
 #define ROWS 4  // destination rows an invocation
 #endif
-#define LOCAL 64
-#define COLUMNS (LOCAL / BM)
+#ifndef WIDTH
+#define WIDTH 1  // destination columns an invocation
+#endif
+#ifndef VECTOR
+#define VECTOR 1  // floats a load and store of NCHW
+#endif
+#define LOCAL 128
 #define WEIGHTS_SCALAR 1
 layout(local_size_x = LOCAL) in;
 
 #include "common.glsl"
 
+#if SRC_VEC4
+#define FILTERS 4  // an invocation
+#define VALUE vec4
+#else
+#define FILTERS 1
+#if WIDTH == 4
+#define VALUE vec4
+#else
+#define VALUE float
+#endif
+#endif
+#if VECTOR == 4
+layout(std430, binding = 0) readonly restrict buffer SrcVector { vec4 src_vector[]; };
+layout(std430, binding = 2) restrict buffer DstVector { vec4 dst_vector[]; };
+#define VECTOR_TYPE vec4
+#elif VECTOR == 2
+layout(std430, binding = 0) readonly restrict buffer SrcVector { vec2 src_vector[]; };
+layout(std430, binding = 2) restrict buffer DstVector { vec2 dst_vector[]; };
+#define VECTOR_TYPE vec2
+#endif
+#define COLUMNS (LOCAL / (BM / FILTERS))  // a tile, each of WIDTH
 #define SOURCE_ROWS ((ROWS - 1) * STRIDE_H + (R - 1) * DILATION_H + 1)
 
 int strips() { return ceil_div(conv.p, ROWS); }
+int columns_a_row() { return ceil_div(conv.q, WIDTH); }
 
 float weight(int k, int tap) {
 #if PACKED
@@ -41,32 +73,103 @@ float weight(int k, int tap) {
 #endif
 }
 
+// One src row of the window, by tap. Element 0 stands in for what lies outside: loads without branches.
+#if WIDTH == 4
+#define PAD_UP ((PAD_LEFT + VECTOR - 1) / VECTOR * VECTOR)
+#define FIRST (PAD_UP - PAD_LEFT)  // of the window in the aligned loads
+#define LOADS ((FIRST + 3 * STRIDE_W + (S - 1) * DILATION_W) / VECTOR + 1)
+void load_line(int at, int x, bool inside, out VALUE values[S]) {
+  float line[LOADS * VECTOR];
+  for (int i = 0; i < LOADS; ++i) {
+    int column = x - FIRST + VECTOR * i;
+    bool live = inside && uint(column) < uint(conv.w);
+#if VECTOR == 1
+    float value = src[live ? at + column : 0];
+    line[i] = live ? value : 0.0;
+#else
+    VECTOR_TYPE loaded = src_vector[live ? (at + column) / VECTOR : 0];
+    for (int j = 0; j < VECTOR; ++j) line[VECTOR * i + j] = live ? loaded[j] : 0.0;
+#endif
+  }
+  for (int s = 0; s < S; ++s)
+    for (int j = 0; j < 4; ++j) values[s][j] = line[FIRST + s * DILATION_W + j * STRIDE_W];
+}
+#else
+void load_line(int at, int x, bool inside, out VALUE values[S]) {
+  for (int s = 0; s < S; ++s) {
+    int column = x + s * DILATION_W;
+    bool live = inside && uint(column) < uint(conv.w);
+    int index = live ? at + column * column_step() : 0;
+#if SRC_VEC4
+    VALUE value = src4[index >> 2];
+#else
+    VALUE value = src[index];
+#endif
+    values[s] = live ? value : VALUE(0.0);
+  }
+}
+#endif
+
+#if WIDTH == 4
+// As many of four columns as the row still has.
+void store_columns(int to, int left, vec4 sum, vec4 b) {
+#if VECTOR == 1
+  for (int j = 0; j < 4; ++j)
+    if (j < left) store(to + j, sum[j], b[j]);
+#else
+  for (int j = 0; j < 4; j += VECTOR)
+    if (j < left) {
+      VECTOR_TYPE x = VECTOR_TYPE(0.0);
+      for (int n = 0; n < VECTOR; ++n) x[n] = sum[j + n] + b[j + n];
+      if (ACCUMULATE == 1) x += dst_vector[(to + j) / VECTOR];
+      for (int n = 0; n < VECTOR; ++n) x[n] = activate(x[n]);
+      dst_vector[(to + j) / VECTOR] = x;
+    }
+#endif
+}
+#endif
+
+// Filters k .. k + FILTERS - 1 of one strip, counted over n, strips, columns.
 void compute(int k, int strip) {
-  int row = strip / conv.q, q = strip - row * conv.q;
+  int row = strip / columns_a_row(), q = (strip - row * columns_a_row()) * WIDTH;
   int image = row / strips();
   int p = (row - image * strips()) * ROWS;
   int y = p * STRIDE_H - conv.pad_top, x = q * STRIDE_W - conv.pad_left;
-  int c = k / filters_per_group();
+  int at = src_index(image, k / filters_per_group(), y, 0), line_step = conv.w * column_step();
 
-  float w[R * S];
-  for (int tap = 0; tap < R * S; ++tap) w[tap] = weight(k, tap);
-  float sums[ROWS];
-  for (int i = 0; i < ROWS; ++i) sums[i] = 0.0;
+  VALUE w[R * S], b;
+#if FILTERS == 4
+  for (int j = 0; j < 4; ++j) {
+    for (int tap = 0; tap < R * S; ++tap) w[tap][j] = weight(k + j, tap);
+    b[j] = bias[k + j];
+  }
+#else
+  for (int tap = 0; tap < R * S; ++tap) w[tap] = VALUE(weight(k, tap));
+  b = VALUE(bias[k]);
+#endif
+  VALUE sums[ROWS];
+  for (int i = 0; i < ROWS; ++i) sums[i] = VALUE(0.0);
   for (int line = 0; line < SOURCE_ROWS; ++line) {
-    float values[S];
-    for (int s = 0; s < S; ++s) {
-      values[s] = 0.0;
-      if (uint(y + line) < uint(conv.h) && uint(x + s * DILATION_W) < uint(conv.w))
-        values[s] = src[src_index(image, c, y + line, x + s * DILATION_W)];
-    }
+    VALUE values[S];
+    load_line(at + line * line_step, x, uint(y + line) < uint(conv.h), values);
     for (int i = 0; i < ROWS; ++i) {
       int offset = line - i * STRIDE_H;  // of this line in the window of row i
       if (offset >= 0 && offset % DILATION_H == 0 && offset / DILATION_H < R)
         for (int s = 0; s < S; ++s) sums[i] = fma(w[offset / DILATION_H * S + s], values[s], sums[i]);
     }
   }
+  int to = dst_index((image * conv.p + p) * conv.q + q, k);
+  int step = NHWC == 1 ? conv.q * conv.k : conv.q;
   for (int i = 0; i < ROWS; ++i)
-    if (p + i < conv.p) store(dst_index((image * conv.p + p + i) * conv.q + q, k), sums[i], bias[k]);
+    if (p + i < conv.p) {
+#if WIDTH == 4
+      store_columns(to + i * step, conv.q - q, sums[i], b);
+#elif DST_VEC4
+      store4(to + i * step, sums[i], b);
+#else
+      store(to + i * step, sums[i], b);
+#endif
+    }
 }
 
 void main() {
@@ -77,13 +180,15 @@ void main() {
 #else
   int begin = 0, blocks = ceil_div(conv.k, BM);
   int index = int(gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x);
-  int end = blocks * ceil_div(conv.n * strips() * conv.q, COLUMNS), step = int(gl_NumWorkGroups.x * gl_NumWorkGroups.y);
+  int end = blocks * ceil_div(conv.n * strips() * columns_a_row(), COLUMNS);
+  int step = int(gl_NumWorkGroups.x * gl_NumWorkGroups.y);
 #endif
   int lane = int(gl_LocalInvocationIndex);
   for (; index < end; index += step) {
     int column_block = index / blocks;
-    int k = (begin + index - column_block * blocks) * BM + lane % BM;
-    int strip = column_block * COLUMNS + lane / BM;
-    if (k < conv.k && strip < conv.n * strips() * conv.q) compute(k, strip);
+    int in_block = NHWC == 1 ? lane % (BM / FILTERS) * FILTERS : lane / COLUMNS;
+    int k = (begin + index - column_block * blocks) * BM + in_block;
+    int strip = column_block * COLUMNS + (NHWC == 1 ? lane / (BM / FILTERS) : lane % COLUMNS);
+    if (k < conv.k && strip < conv.n * strips() * columns_a_row()) compute(k, strip);
   }
 }

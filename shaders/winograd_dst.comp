@@ -1,5 +1,9 @@
 #version 430 core
 // winograd_dst: dst = activation(A^T m A + bias + dst). One invocation a tile and filter.
+//
+// Rows of tiles that are whole vec4 are stored at once (DST_VEC4). Otherwise outputs go through shared memory, so that
+// neighbouring invocations store neighbours: columns of a row in NCHW, filters in NHWC.
+#pragma optionNV(unroll all)
 #ifndef ACTIVATION
 #define ACTIVATION conv.activation
 #endif
@@ -9,6 +13,13 @@
 #ifndef DST_VEC4
 #define DST_VEC4 0  // 1: NCHW, OUT 4 and whole rows of tiles: four outputs a store
 #endif
+#ifndef NHWC
+#define NHWC 0
+#endif
+#if NHWC
+#define LOCAL 256  // 16 tiles of 16 filters
+#endif
+#define TILE_SHIFT conv.dst_tile_shift
 #include "winograd.glsl"
 
 layout(std430, binding = 0) readonly restrict buffer M { float m[]; };
@@ -35,40 +46,102 @@ void transform(float x[IN], out float y[OUT]) {
 #endif
 }
 
-void main() {
-  int tile = my_tile(), filter_index = my_channel();
-  if (tile >= conv.tile_count || filter_index >= conv.k) return;
-  int plane = conv.k_padded * conv.tiles_padded, at = filter_index * conv.tiles_padded + tile;
+// Outputs [row][column] of a tile, bias included.
+void outputs(Lane lane, out float y[OUT][OUT]) {
+  int at = matrix_index(lane.tile, lane.channel, conv.k_padded);
   float half_done[IN][OUT];  // [column][row]
   for (int s = 0; s < IN; ++s) {
     float column[IN];
-    for (int r = 0; r < IN; ++r) column[r] = m[at + (r * IN + s) * plane];
+    for (int r = 0; r < IN; ++r) column[r] = m[at + (r * IN + s) * BN];
     transform(column, half_done[s]);
   }
-  Place place = place_of(tile);
-#if NHWC
-  int base = conv.dst_offset + place.image * conv.p * conv.q * conv.k + filter_index, step = conv.k;
-#else
-  int base = conv.dst_offset + (place.image * conv.k + filter_index) * conv.p * conv.q, step = 1;
-#endif
-  float b = bias[filter_index];
+  float b = bias[lane.channel];
   for (int r = 0; r < OUT; ++r) {
-    if (place.y + r >= conv.p) break;
-    float row[IN], y[OUT];
+    float row[IN];
     for (int s = 0; s < IN; ++s) row[s] = half_done[s][r];
-    transform(row, y);
-    int to = base + ((place.y + r) * conv.q + place.x) * step;
-#if DST_VEC4
-    vec4 x = vec4(y[0], y[1], y[2], y[3]) + b;
-    if (ACCUMULATE == 1) x += dst4[to >> 2];
-    dst4[to >> 2] = vec4(activate(x.x), activate(x.y), activate(x.z), activate(x.w));
-#else
-    for (int s = 0; s < OUT; ++s) {
-      if (place.x + s >= conv.q) break;
-      float x = y[s] + b;
-      if (ACCUMULATE == 1) x += dst[to + s * step];
-      dst[to + s * step] = activate(x);
-    }
-#endif
+    transform(row, y[r]);
+    for (int s = 0; s < OUT; ++s) y[r][s] += b;
   }
 }
+
+bool exists(Lane lane) { return lane.tile < conv.tile_count && lane.channel < conv.k; }
+
+// Index of a tile's first output.
+int dst_index(Lane lane, Place place) {
+#if NHWC
+  return conv.dst_offset + ((place.image * conv.p + place.y) * conv.q + place.x) * conv.k + lane.channel;
+#else
+  return conv.dst_offset + ((place.image * conv.k + lane.channel) * conv.p + place.y) * conv.q + place.x;
+#endif
+}
+
+#if DST_VEC4
+void main() {
+  Lane lane = lane_of(conv.k, int(gl_LocalInvocationIndex), false);
+  if (!exists(lane)) return;
+  float y[OUT][OUT];
+  outputs(lane, y);
+  Place place = place_of(lane.tile);
+  int to = dst_index(lane, place) >> 2;
+  for (int r = 0; r < OUT; ++r) {
+    if (place.y + r >= conv.p) break;
+    vec4 x = vec4(y[r][0], y[r][1], y[r][2], y[r][3]);
+    int at = to + r * (conv.q >> 2);
+    if (ACCUMULATE == 1) x += dst4[at];
+    dst4[at] = vec4(activate(x.x), activate(x.y), activate(x.z), activate(x.w));
+  }
+}
+#else
+void put(int at, float x) {
+  if (ACCUMULATE == 1) x += dst[at];
+  dst[at] = activate(x);
+}
+
+#if NHWC
+#define PITCH (LOCAL + LOCAL / 16)  // 16 tiles of 16 filters, each 17 apart: no two of 32 neighbouring lanes meet in a bank
+#else
+#define PITCH (LOCAL * OUT + OUT)
+#endif
+#define ROWS_AT_ONCE (NHWC == 1 ? OUT * OUT : OUT)
+shared float turned[ROWS_AT_ONCE][PITCH];
+
+void main() {
+  int local = int(gl_LocalInvocationIndex);
+  Lane lane = lane_of(conv.k, local, false);
+  if (exists(lane)) {
+    float y[OUT][OUT];
+    outputs(lane, y);
+    for (int r = 0; r < OUT; ++r)
+      for (int s = 0; s < OUT; ++s) {
+#if NHWC
+        turned[r * OUT + s][local % 16 * 17 + local / 16] = y[r][s];
+#else
+        turned[r][local * OUT + s] = y[r][s];
+#endif
+      }
+  }
+  memoryBarrierShared();
+  barrier();
+#if NHWC
+  lane = lane_of(conv.k, local, true);
+  if (!exists(lane)) return;
+  Place place = place_of(lane.tile);
+  int to = dst_index(lane, place);
+  for (int r = 0; r < OUT; ++r)
+    for (int s = 0; s < OUT; ++s)
+      if (place.y + r < conv.p && place.x + s < conv.q)
+        put(to + (r * conv.q + s) * conv.k, turned[r * OUT + s][local / 16 * 17 + local % 16]);
+#else
+  for (int i = 0; i < OUT; ++i) {
+    int at = i * LOCAL + local, s = at % OUT;
+    lane = lane_of(conv.k, at / OUT, false);
+    if (!exists(lane)) continue;
+    Place place = place_of(lane.tile);
+    if (place.x + s >= conv.q) continue;
+    int to = dst_index(lane, place) + s;
+    for (int r = 0; r < OUT; ++r)
+      if (place.y + r < conv.p) put(to + r * conv.q, turned[r][at]);
+  }
+#endif
+}
+#endif

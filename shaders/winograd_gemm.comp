@@ -1,12 +1,6 @@
 #version 430 core
-// winograd_gemm: M[point] = U[point]^T * V[point] for every point (gl_WorkGroupID.z). All extents are whole tiles, so
-// nothing is tested inside the loops.
-#ifndef BM
-#define BM 128  // filters a tile
-#endif
-#ifndef BN
-#define BN 128  // Winograd tiles a tile
-#endif
+// winograd_gemm: M[point] = U[point]^T * V[point] for every point: BM filters x BN tiles a work group. All extents are
+// whole blocks, so nothing is tested inside the loops.
 #ifndef BK
 #define BK 8  // channels a step
 #endif
@@ -25,9 +19,9 @@
 #define COLUMNS (BN / TN)
 #include "winograd.glsl"
 
-layout(std430, binding = 0) readonly restrict buffer V { vec4 v[]; };      // [point][C][T/4]
-layout(std430, binding = 1) readonly restrict buffer U { vec4 u[]; };      // [point][C][K/4]
-layout(std430, binding = 2) writeonly restrict buffer M { vec4 m[]; };  // [point][K][T/4]
+layout(std430, binding = 0) readonly restrict buffer V { vec4 v[]; };   // [tile block][C][point][BN/4]
+layout(std430, binding = 1) readonly restrict buffer U { vec4 u[]; };   // [point][filter block][C][BM/4]
+layout(std430, binding = 2) writeonly restrict buffer M { vec4 m[]; };  // [tile block][K][point][BN/4]
 
 #define PASSES_A (BM * BK / 4 / LOCAL)
 #define PASSES_B (BN * BK / 4 / LOCAL)
@@ -44,11 +38,11 @@ uint at_a[PASSES_A], at_b[PASSES_B];
 void fetch() {
   for (int i = 0; i < PASSES_A; ++i) {
     stage_a[i] = u[at_a[i]];
-    at_a[i] += uint(conv.k_padded / 4 * BK);
+    at_a[i] += uint(BM / 4 * BK);
   }
   for (int i = 0; i < PASSES_B; ++i) {
     stage_b[i] = v[at_b[i]];
-    at_b[i] += uint(conv.tiles_padded / 4 * BK);
+    at_b[i] += uint(BN / 4 * BK * POINTS);
   }
 }
 
@@ -79,17 +73,27 @@ void fetch() {
 void main() {
   uint local = gl_LocalInvocationIndex;
   uint row = local / uint(COLUMNS), column = local % uint(COLUMNS);
-  uint tile_m = gl_WorkGroupID.y * uint(BM / 4), tile_n = gl_WorkGroupID.x * uint(BN / 4), point = gl_WorkGroupID.z;
-  for (int i = 0; i < PASSES_A; ++i) {
-    uint e = local + uint(i * LOCAL);
-    at_a[i] = (point * uint(conv.c_padded) + e / uint(BM / 4)) * uint(conv.k_padded / 4) + tile_m + e % uint(BM / 4);
-  }
+  // Filter blocks run fastest: they share a block of V. Then points, so that V is read in the order it lies in memory;
+  // or tile blocks, where U is too large for the cache and a point's share of it is not.
+  uint filter_blocks = uint(conv.k_padded / BM), tile_blocks = uint(conv.tile_blocks);
+  uint group = uint(group_index()), rest = group / filter_blocks, filter_block = group - rest * filter_blocks;
+  if (rest >= tile_blocks * uint(POINTS)) return;
+  uint point = conv.point_major == 1 ? rest / tile_blocks : rest % uint(POINTS);
+  uint tile_block = conv.point_major == 1 ? rest - point * tile_blocks : rest / uint(POINTS);
+  for (int i = 0; i < PASSES_A; ++i)
+    at_a[i] = (point * filter_blocks + filter_block) * uint(conv.c_padded * (BM / 4)) + local + uint(i * LOCAL);
   for (int i = 0; i < PASSES_B; ++i) {
     uint e = local + uint(i * LOCAL);
-    at_b[i] = (point * uint(conv.c_padded) + e / uint(BN / 4)) * uint(conv.tiles_padded / 4) + tile_n + e % uint(BN / 4);
+    at_b[i] = ((tile_block * uint(conv.c_padded) + e / uint(BN / 4)) * uint(POINTS) + point) * uint(BN / 4) +
+              e % uint(BN / 4);
   }
   for (int i = 0; i < TM; ++i)
     for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
+
+  // One index and constants from here on: cheaper than an index a row.
+  uint to = ((tile_block * uint(conv.k_padded) + filter_block * uint(BM) + row * 4u) * uint(POINTS) + point) *
+                uint(BN / 4) +
+            column;
 
   int steps = conv.c_padded / BK;
   fetch();
@@ -109,10 +113,8 @@ void main() {
     memoryBarrierShared();
     barrier();
   }
-  for (int i = 0; i < TM; ++i) {
-    uint k = (tile_m + uint(i / 4 * ROWS) + row) * 4u + uint(i % 4);
+  for (int i = 0; i < TM; ++i)
     for (int j = 0; j < TN / 4; ++j)
-      m[(point * uint(conv.k_padded) + k) * uint(conv.tiles_padded / 4) + tile_n + uint(j * COLUMNS) + column] =
+      m[to + uint((i / 4 * ROWS * 4 + i % 4) * POINTS * (BN / 4) + j * COLUMNS)] =
           vec4(sums[i][4 * j], sums[i][4 * j + 1], sums[i][4 * j + 2], sums[i][4 * j + 3]);
-  }
 }

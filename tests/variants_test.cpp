@@ -41,6 +41,8 @@ const char* const kProblems[] = {
     "n5c24h7w7k40r1s1+nhwc+acc",
     "n2c16h13w9k16r3s3ph1pw1g16",
     "n2c16h13w9k32r3s3sh2sw2ph1pw1g16+nhwc",
+    "n2c12h9w12k24r3s3pt1pl2pr1g12",
+    "n3c8h16w16k8r3s3sh2sw2ph1pw1g8",
     "n1c1h1w1k1r1s1",
     "n2c512h7w7k512r1s1",
 };
@@ -176,20 +178,25 @@ class Replay {
     }
   }
 
-  // One invocation's pixel: blocking_.rows destination rows of one column.
+  // One pixel: blocking_.rows x blocking_.columns destination elements of each filter.
   void column(const Step& step, const Words& w, std::int64_t block, std::int64_t index) {
     const std::int64_t q_count = desc_.q(), strips = ceil_div(w.p(), blocking_.rows);
-    if (index >= w.n() * strips * q_count) return;
-    const std::int64_t image = index / (strips * q_count), strip = index / q_count % strips, q = index % q_count;
+    const std::int64_t columns = ceil_div(q_count, blocking_.columns);
+    if (index >= w.n() * strips * columns) return;
+    const std::int64_t image = index / (strips * columns), strip = index / columns % strips;
+    const std::int64_t first = index % columns * blocking_.columns;
     for (std::int64_t p = strip * blocking_.rows; p < std::min<std::int64_t>((strip + 1) * blocking_.rows, w.p()); ++p)
-      for (std::int64_t k = first_filter(blocking_, desc_, block); k < first_filter(blocking_, desc_, block + 1); ++k) {
-        const bool nhwc = desc_.layout == Layout::nhwc;
-        const std::int64_t to = nhwc ? ((image * w.p() + p) * q_count + q) * desc_.k + k
-                                     : ((image * desc_.k + k) * w.p() + p) * q_count + q;
-        const std::int64_t at = element(step, Role::dst, 28, to);
-        ++writes_.at(static_cast<std::size_t>(at));
-        source(step, w, image, p, q, k, at);
-      }
+      for (std::int64_t q = first; q < std::min(first + blocking_.columns, q_count); ++q)
+        for (std::int64_t k = first_filter(blocking_, desc_, block); k < first_filter(blocking_, desc_, block + 1); ++k)
+          write(step, w, image, p, q, k);
+  }
+
+  void write(const Step& step, const Words& w, std::int64_t image, std::int64_t p, std::int64_t q, std::int64_t k) {
+    const std::int64_t to = desc_.layout == Layout::nhwc ? ((image * w.p() + p) * desc_.q() + q) * desc_.k + k
+                                                         : ((image * desc_.k + k) * w.p() + p) * desc_.q() + q;
+    const std::int64_t at = element(step, Role::dst, 28, to);
+    ++writes_.at(static_cast<std::size_t>(at));
+    source(step, w, image, p, q, k, at);
   }
 
   // The corners of the source window of (p, q): inside the binding, and the elements the definition asks for.

@@ -1,7 +1,8 @@
-// gl_layers: every kernel of a GL device on ResNet-50's layers at N = 32, in TFLOP/s, checked, beside the device's own
+// gl_layers: every kernel of a GL device on a suite's layers at N = 32, in TFLOP/s, checked, beside the device's own
 // multiply-add peak and copy bandwidth, all through OpenGL in one run. For a bare machine: needs a driver, no files.
 //
-// usage: gl_layers [--device=gl:0] [--kernel=PREFIX] [--layer=TEXT] [--n=32] [--layout=nchw|nhwc] [--best]
+// usage: gl_layers [--device=gl:0] [--kernel=PREFIX] [--suite=resnet50] [--layer=TEXT] [--n=32] [--layout=nchw|nhwc]
+//                  [--best]
 //
 // A kernel's time is the GPU's own for 16 runs, one after another, over their number: device buffers, no host copies,
 // several hundred milliseconds of work, median of 5 series. The device is kept busy before each, since idle clocks
@@ -36,7 +37,7 @@ double median(std::vector<double> v) {
 }
 
 struct Options {
-  std::string device = "gl:0", kernel, layer;
+  std::string device = "gl:0", kernel, suite = "resnet50", layer;
   int n = 32;
   Layout layout = Layout::nchw;
   bool best = false;  // only what convrt would choose
@@ -87,7 +88,7 @@ void run(const Options& o) {
   const core::DevicePeak peak = core::measure_device_peak(device);
   std::printf("multiply-add peak %.1f TFLOP/s; copy %.2f TB/s\n", peak.tflops, peak.copy_tbytes_s);
 
-  for (const bench::Workload& layer : bench::workloads("resnet50")) {
+  for (const bench::Workload& layer : bench::workloads(o.suite)) {
     if (layer.desc.n != 1 || layer.name.find(o.layer) == std::string::npos) continue;
     Conv2dDesc desc = layer.desc;
     desc.n = o.n;
@@ -120,6 +121,8 @@ int main(int argc, char** argv) {
       o.device = value;
     else if (argument.starts_with("--kernel="))
       o.kernel = value;
+    else if (argument.starts_with("--suite="))
+      o.suite = value;
     else if (argument.starts_with("--layer="))
       o.layer = value;
     else if (argument.starts_with("--n="))
@@ -132,8 +135,8 @@ int main(int argc, char** argv) {
       o.best = true;
     else
       return std::fprintf(stderr,
-                          "usage: gl_layers [--device=gl:0] [--kernel=PREFIX] [--layer=TEXT] [--n=32] "
-                          "[--layout=nchw|nhwc] [--best]\n"),
+                          "usage: gl_layers [--device=gl:0] [--kernel=PREFIX] [--suite=resnet50] [--layer=TEXT] "
+                          "[--n=32] [--layout=nchw|nhwc] [--best]\n"),
              2;
   }
   try {

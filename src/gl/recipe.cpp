@@ -11,7 +11,6 @@ namespace {
 
 using core::fail;
 
-constexpr double kDispatchSeconds = 0.05;              // display watchdogs reset a device after 2 to 10 s
 constexpr std::int64_t kDispatchBytes = 512LL << 20U;  // beyond, address translation halves NVIDIA's bandwidth
 
 struct Range {
@@ -154,7 +153,8 @@ class Planner {
                     bind(1, Role::weights, {chunk.blocks.begin * block, chunk.blocks.end * block}, 0, weights_offset),
                     bind(2, Role::dst, dst, dst_zero, dst_offset), bind(4, Role::bias, {0, desc_.k}, 0, bias_offset)};
 
-    const std::int64_t pixels = chunk.images.size() * ceil_div(chunk.rows.size(), blocking_.rows) * q_;
+    const std::int64_t pixels =
+        chunk.images.size() * ceil_div(chunk.rows.size(), blocking_.rows) * ceil_div(q_, blocking_.columns);
     const std::int64_t tiles = ceil_div(pixels, blocking_.pixels) * chunk.blocks.size();
     for (const Range part : cut(tiles, tiles_a_dispatch(chunk))) {
       const std::uint32_t count = static_cast<std::uint32_t>(part.size());
@@ -200,16 +200,14 @@ class Planner {
     return words;
   }
 
-  // As many tiles as stay within the launch limits, a guessed 50 ms and 512 MiB of src and dst.
+  // As many tiles as stay within the launch limits, longest_dispatch_flops and 512 MiB of src and dst.
   std::int64_t tiles_a_dispatch(const Chunk& chunk) const {
-    const double processors = info_.compute_units > 0 ? info_.compute_units : 4;
-    const double flops_a_second = info_.software ? 2e9 : 20e9 * processors;  // a slow kernel's
-    const double pixels = static_cast<double>(blocking_.pixels) * blocking_.rows;
+    const double pixels = static_cast<double>(blocking_.pixels) * blocking_.rows * blocking_.columns;
     const double flops = 2.0 * pixels * static_cast<double>(block_floats(blocking_, desc_));
     const double bytes = 4.0 * pixels * static_cast<double>(src_image_ + dst_image_) /
                          (static_cast<double>(p_) * q_ * static_cast<double>(chunk.blocks.size()));
     const double launch = static_cast<double>(info_.limits.max_groups[0]) * info_.limits.max_groups[1];
-    const double most = std::min({flops_a_second * kDispatchSeconds / flops, kDispatchBytes / bytes, launch, 2e9});
+    const double most = std::min({longest_dispatch_flops(info_) / flops, kDispatchBytes / bytes, launch, 2e9});
     return std::max<std::int64_t>(1, static_cast<std::int64_t>(most));
   }
 

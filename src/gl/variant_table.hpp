@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,7 @@ struct Blocking {
   int pixels = 1;        ///< a tile
   int depth = 1;         ///< channels are padded to a multiple of this in the packed weights
   int rows = 1;          ///< destination rows that count as one pixel (depthwise strips)
+  int columns = 1;       ///< destination columns of a row that count as one pixel; a row's rest counts as one more
   bool grouped = true;   ///< a filter block stays inside one convolution group
   int invocations = 64;  ///< a work group
   std::uint32_t shared_bytes = 0;
@@ -49,6 +51,24 @@ const std::vector<Variant>& variants();
 inline int filters_per_group(const Conv2dDesc& d) { return d.k / d.groups; }
 inline int channels_per_group(const Conv2dDesc& d) { return d.c / d.groups; }
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// A dispatch of at most this much direct or transformed work stays below 50 ms even with a slow kernel: displays'
+/// watchdogs reset a device after 2 to 10 s.
+inline double longest_dispatch_flops(const GlInfo& info) {
+  const double processors = info.compute_units > 0 ? info.compute_units : 4;
+  return 0.05 * (info.software ? 2e9 : 20e9 * processors);
+}
+
+/// Tile sizes as they stand in kernel names: "64x64x8".
+std::string sizes(std::initializer_list<int> values);
+/// What the shaders see of a convolution at compile time (shaders/common.glsl); everything else is in the parameters.
+Defines common_defines(const Conv2dDesc& desc, bool filter_size = true);
+
+/// depthwise.cpp: tile = {rows an invocation, filters a tile of NCHW}.
+bool depthwise_fits(const Conv2dDesc& desc);
+std::string depthwise_suffix(const TileSizes& tile);
+Blocking depthwise_blocking(const Conv2dDesc& desc, const TileSizes& tile);
+Defines depthwise_defines(const Conv2dDesc& desc, const TileSizes& tile, const GlInfo& info);
 
 /// winograd.cpp: tile = {BM, BN, BK, TM, TN, outputs a Winograd tile and axis}.
 bool winograd_fits(const Conv2dDesc& desc);

@@ -8,7 +8,6 @@
 #include "gl/variant_table.hpp"
 
 namespace convrt::gl {
-namespace {
 
 std::string sizes(std::initializer_list<int> values) {
   std::string text;
@@ -16,10 +15,7 @@ std::string sizes(std::initializer_list<int> values) {
   return text;
 }
 
-bool always(const Conv2dDesc&) { return true; }
-
-// What the shaders see of a convolution at compile time; everything else is in the parameter block.
-Defines common_defines(const Conv2dDesc& d, bool filter_size = true) {
+Defines common_defines(const Conv2dDesc& d, bool filter_size) {
   Defines defines = {{"PACKED", "1"}};
   if (filter_size) {
     defines.insert(defines.end(), {{"R", std::to_string(d.r)}, {"S", std::to_string(d.s)}});
@@ -33,6 +29,10 @@ Defines common_defines(const Conv2dDesc& d, bool filter_size = true) {
                                  {"ACTIVATION", std::to_string(static_cast<int>(d.activation.kind))}});
   return defines;
 }
+
+namespace {
+
+bool always(const Conv2dDesc&) { return true; }
 
 // --- basic_64: tile = {filters}
 
@@ -110,22 +110,6 @@ Defines few_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
   return defines;
 }
 
-// --- depthwise: tile = {rows}
-
-// The source rows of one strip are unrolled, hence the bound on their number.
-bool depthwise_fits(const Conv2dDesc& d) {
-  return d.groups == d.c && d.r <= 7 && d.s <= 7 && 7LL * d.stride_h + std::int64_t{d.r - 1} * d.dilation_h < 24;
-}
-Blocking depthwise_blocking(const Conv2dDesc& d, const TileSizes& t) {
-  const int filters = d.layout == Layout::nhwc ? 32 : 1;
-  return {.filters = filters, .pixels = 64 / filters, .rows = t[0], .grouped = false};
-}
-Defines depthwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
-  Defines defines = common_defines(d);
-  defines.insert(defines.end(), {{"BM", d.layout == Layout::nhwc ? "32" : "1"}, {"ROWS", std::to_string(t[0])}});
-  return defines;
-}
-
 // --- rdna3_dual_issue: tile = {LOCAL, BM, TN}
 
 bool rdna3_fits(const Conv2dDesc& d) { return filters_per_group(d) >= 16; }
@@ -151,9 +135,10 @@ Blocking winograd_blocking(const Conv2dDesc&, const TileSizes& t) {
           .shared_bytes = static_cast<std::uint32_t>(4 * 2 * t[2] * (t[0] + t[1])),
           .batches = static_cast<double>(core::winograd_points(t[5]))};
 }
+std::string winograd_suffix(const TileSizes& t) { return sizes({t[0], t[1], t[2]}) + "." + sizes({t[3], t[4]}); }
 Defines winograd_defines(const Conv2dDesc&, const TileSizes& t, const GlInfo&) {
   Defines defines = {{"LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4]))}};
-  constexpr const char* names[] = {"BM", "BN", "BK", "TM", "TN"};
+  constexpr const char* names[] = {"BM", "BN", "BK", "TM", "TN", "OUT"};
   for (std::size_t i = 0; i < std::size(names); ++i) defines.emplace_back(names[i], std::to_string(t[i]));
   return defines;
 }
@@ -171,7 +156,7 @@ double rate(const Variant& variant, const Variant::Choice& choice, const GlInfo&
 double guessed_time(const Variant& variant, const Variant::Choice& choice, const Conv2dDesc& desc, const GlInfo& info) {
   const Blocking b = variant.blocking(desc, choice.tile);
   const double tiles = static_cast<double>(tile_count(b, desc));
-  const double work = tiles * b.pixels * b.rows * static_cast<double>(block_floats(b, desc));
+  const double work = tiles * b.pixels * b.rows * b.columns * static_cast<double>(block_floats(b, desc));
   const int processors = info.compute_units > 0 ? info.compute_units : info.software ? 2 : 16;
   const double slots = processors * (info.software ? 1.0 : std::max(2.0, 512.0 / b.invocations));
   const double groups = tiles * b.batches;
@@ -184,12 +169,14 @@ double guessed_time(const Variant& variant, const Variant::Choice& choice, const
 const std::vector<Variant>& variants() {
   // clang-format off
   static const std::vector<Variant> table = {
-      {"winograd_f4x4", "winograd_gemm.comp", winograd_fits, winograd_blocking, gemm_suffix, winograd_defines,
-       {{{128, 128, 8, 8, 8, 4}, 1.5}, {{64, 128, 8, 8, 8, 4}, 1.45},
-        {{128, 64, 8, 8, 8, 4}, 1.45}, {{64, 64, 8, 8, 8, 4}, 1.4}},
+      {"winograd_f4x4", "winograd_gemm.comp", winograd_fits, winograd_blocking, winograd_suffix, winograd_defines,
+       {{{128, 128, 8, 8, 8, 4}, 1.5}, {{64, 64, 8, 8, 4, 4}, 1.49}, {{64, 128, 8, 8, 8, 4}, 1.46},
+        {{64, 64, 8, 8, 8, 4}, 1.44}, {{32, 32, 16, 4, 4, 4}, 0.9}, {{64, 16, 16, 4, 4, 4}, 0.7}},
        winograd_recipe, winograd_weights},
-      {"winograd_f2x2", "winograd_gemm.comp", winograd_fits, winograd_blocking, gemm_suffix, winograd_defines,
-       {{{128, 128, 8, 8, 8, 2}, 0.8}, {{64, 64, 8, 8, 8, 2}, 0.75}}, winograd_recipe, winograd_weights},
+      {"winograd_f2x2", "winograd_gemm.comp", winograd_fits, winograd_blocking, winograd_suffix, winograd_defines,
+       {{{128, 128, 8, 8, 8, 2}, 0.8}, {{64, 64, 8, 8, 4, 2}, 0.79}, {{64, 32, 16, 4, 4, 2}, 0.5},
+        {{32, 16, 32, 4, 4, 2}, 0.45}},
+       winograd_recipe, winograd_weights},
       {"pointwise", "pointwise.comp", pointwise_fits, gemm_blocking, gemm_suffix, pointwise_defines,
        {{{128, 128, 8, 8, 8, 2}, 0.70}, {{128, 64, 8, 8, 8, 2}, 0.68}, {{64, 128, 8, 8, 8, 2}, 0.68},
         {{64, 64, 8, 8, 8, 2}, 0.60}, {{64, 64, 16, 4, 4, 2}, 0.48}, {{32, 32, 16, 4, 4, 2}, 0.30}}},
@@ -198,8 +185,8 @@ const std::vector<Variant>& variants() {
       {"large_256", "large_256.comp", large_fits, gemm_blocking, gemm_suffix, gather_defines,
        {{{128, 128, 8, 8, 8, 2}, 0.65}, {{128, 64, 16, 8, 4, 2}, 0.58},
         {{64, 128, 16, 4, 8, 2}, 0.57}, {{64, 64, 16, 4, 4, 2}, 0.46}}},
-      {"depthwise", "depthwise.comp", depthwise_fits, depthwise_blocking, basic_suffix, depthwise_defines,
-       {{{4}, 0.20}, {{8}, 0.19}}},
+      {"depthwise", "depthwise.comp", depthwise_fits, depthwise_blocking, depthwise_suffix, depthwise_defines,
+       {{{3, 1}, 0.20}, {{4, 1}, 0.19}, {{7, 1}, 0.19}, {{2, 1}, 0.18}, {{7, 8}, 0.17}}},
       {"few_channels", "few_channels.comp", few_channels_fits, few_blocking, few_suffix, few_defines,
        {{{16, 4}, 0.40}, {{32, 2}, 0.38}}},
       {"lds_64", "lds_64.comp", always, gemm_blocking, gemm_suffix, gather_defines,
@@ -228,7 +215,7 @@ std::int64_t first_filter(const Blocking& b, const Conv2dDesc& d, std::int64_t b
 }
 
 std::int64_t tile_count(const Blocking& b, const Conv2dDesc& d) {
-  return block_count(b, d) * ceil_div(d.n * ceil_div(d.p(), b.rows) * d.q(), b.pixels);
+  return block_count(b, d) * ceil_div(d.n * ceil_div(d.p(), b.rows) * ceil_div(d.q(), b.columns), b.pixels);
 }
 
 std::vector<Config> configs(const Conv2dDesc& desc, const GlInfo& info) {

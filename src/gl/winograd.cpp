@@ -10,15 +10,27 @@
 namespace convrt::gl {
 namespace {
 
-constexpr std::int64_t kWorkspaceFloats = (512LL << 20U) / 4;  // of V and M together
-constexpr double kDispatchSeconds = 0.05;
-// A launch of the transforms covers this many tiles and channels a work group (shaders/winograd.glsl).
-struct Lanes {
-  int tiles, channels;
-};
-Lanes lanes(const Conv2dDesc& d) { return d.layout == Layout::nhwc ? Lanes{8, 8} : Lanes{64, 1}; }
+constexpr std::int64_t kWorkspaceFloats = (352LL << 20U) / 4;  // of V and M together
+// Transformed weights larger than this do not stay in a device's cache while tile blocks pass: points then run slowest.
+constexpr std::int64_t kCachedWeightsFloats = (12LL << 20U) / 4;
 
 std::int64_t round_up(std::int64_t value, std::int64_t step) { return ceil_div(value, step) * step; }
+
+// A work group of a transform: LOCAL of its shader, and how many of them are tiles, as a power of two. Neighbouring
+// tiles are neighbours in V and M, and in NCHW in src and dst as well; in NHWC neighbouring channels are.
+struct Group {
+  int invocations, tile_shift;
+};
+Group src_group(const Conv2dDesc& d, std::int64_t tiles) {
+  if (d.layout == Layout::nhwc) return {64, 3};
+  return {64, std::min(6, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(tiles - 1))))};
+}
+Group dst_group(const Conv2dDesc& d, std::int64_t tiles) {
+  return d.layout == Layout::nhwc ? Group{256, 4} : src_group(d, tiles);
+}
+std::int64_t group_count(const Group& group, std::int64_t tiles, std::int64_t channels) {
+  return ceil_div(tiles, 1LL << group.tile_shift) * ceil_div(channels, group.invocations >> group.tile_shift);
+}
 
 // Extents of V, U and M, and the size of a chunk.
 struct Shape {
@@ -26,33 +38,33 @@ struct Shape {
   int tiles_x, tiles_y;
   std::int64_t c, k;    // padded
   std::int64_t images;  // a src and a dst binding hold
-  std::int64_t tiles;   // most in a chunk, a multiple of BN
+  std::int64_t blocks;  // of tiles, most in a chunk
 
   Shape(const Config& config, const Conv2dDesc& d, const GlInfo& info)
       : out(config.tile[5]),
         points(core::winograd_points(out)),
         tiles_x(static_cast<int>(ceil_div(d.q(), out))),
         tiles_y(static_cast<int>(ceil_div(d.p(), out))),
-        c(round_up(d.c, 8)),
+        c(round_up(d.c, config.tile[2])),
         k(round_up(d.k, config.tile[0])) {
     const std::int64_t capacity = std::min<std::int64_t>(
         static_cast<std::int64_t>(info.limits.max_block_bytes - info.limits.block_alignment) / 4, 1 << 30);
     const std::int64_t image = std::max({std::int64_t{d.c} * d.h * d.w, std::int64_t{d.k} * d.p() * d.q()});
-    const std::int64_t step = config.tile[1];
+    const std::int64_t tiles = config.tile[1], block = points * tiles * std::max(c, k);
     images = capacity / image;
-    const double processors = info.compute_units > 0 ? info.compute_units : 4;
-    const double seconds_a_tile = 2.0 * points * static_cast<double>(c * k) / (info.software ? 2e9 : 20e9 * processors);
-    const std::int64_t most = std::min({capacity / points / std::max(c, k), kWorkspaceFloats / points / (c + k),
-                                        static_cast<std::int64_t>(kDispatchSeconds / seconds_a_tile),
-                                        std::int64_t{info.limits.max_groups[0]} * lanes(d).tiles});
-    tiles = std::max(most / step * step, step);
-    if (images == 0 || points * step * std::max(c, k) > capacity || points * c * k > capacity ||
-        ceil_div(std::max(c, k), lanes(d).channels) > info.limits.max_groups[1])
+    // Work groups of a tile block: of the product, or of a transform with one channel each or one tile each.
+    const std::int64_t groups = std::max({points * k / config.tile[0], std::max(c, k), tiles * std::max(c, k) / 8});
+    const std::int64_t launch =
+        std::min<std::int64_t>(std::int64_t{info.limits.max_groups[0]} * info.limits.max_groups[1], 1 << 30);
+    const double flops = 2.0 * static_cast<double>(points * tiles) * static_cast<double>(c * k);
+    if (images == 0 || block > capacity || points * c * k > capacity || groups > launch)
       core::fail(ErrorCode::unsupported, config.name, " cannot run ", d.str(), " on ", info.renderer, ": an image of ",
-                 image * 4, " bytes, ", points * c * k * 4, " bytes of transformed weights or ",
-                 points * step * std::max(c, k) * 4,
-                 " bytes of transformed tiles exceed the device's limits (storage block ", info.limits.max_block_bytes,
-                 " bytes); use another kernel");
+                 image * 4, " bytes, ", points * c * k * 4, " bytes of transformed weights, ", block * 4,
+                 " bytes of transformed tiles or ", groups, " work groups exceed the device's limits (storage block ",
+                 info.limits.max_block_bytes, " bytes, ", launch, " work groups); use another kernel");
+    blocks = std::max<std::int64_t>(
+        1, std::min({capacity / block, kWorkspaceFloats / (points * tiles * (c + k)), launch / groups,
+                     static_cast<std::int64_t>(longest_dispatch_flops(info) / flops)}));
   }
 };
 
@@ -67,12 +79,13 @@ class Builder {
 
   Recipe run() {
     add_programs();
-    const std::int64_t tiles_an_image = std::int64_t{shape_.tiles_x} * shape_.tiles_y;
+    const std::int64_t tiles_an_image = std::int64_t{shape_.tiles_x} * shape_.tiles_y, block = config_.tile[1];
     for (std::int64_t image = 0; image < desc_.n; image += shape_.images) {
       const std::int64_t images = std::min<std::int64_t>(shape_.images, desc_.n - image);
-      const std::int64_t tiles = images * tiles_an_image;
-      const std::int64_t chunks = ceil_div(tiles, shape_.tiles);
-      for (std::int64_t i = 0; i < chunks; ++i) add_chunk(image, images, tiles * i / chunks, tiles * (i + 1) / chunks);
+      const std::int64_t tiles = images * tiles_an_image, blocks = ceil_div(tiles, block);
+      const std::int64_t chunks = ceil_div(blocks, shape_.blocks);
+      for (std::int64_t i = 0; i < chunks; ++i)
+        add_chunk(image, images, blocks * i / chunks * block, std::min(tiles, blocks * (i + 1) / chunks * block));
     }
     return std::move(recipe_);
   }
@@ -82,14 +95,16 @@ class Builder {
 
   void add_programs() {
     const Variant& variant = variants()[config_.row];
-    const Defines transform = {{"OUT", std::to_string(shape_.out)}, {"NHWC", nhwc() ? "1" : "0"}};
-    Defines finish = transform;
+    const Defines product = variant.defines(desc_, config_.tile, info_);
+    const Defines transform = {
+        {"OUT", std::to_string(shape_.out)}, {"NHWC", nhwc() ? "1" : "0"}, {"BN", std::to_string(config_.tile[1])}};
+    Defines begin = transform, finish = transform;
+    const bool vec4_tiles = !nhwc() && shape_.out == 4;
+    if (vec4_tiles && desc_.w % 4 == 0 && desc_.pad_left == 1) begin.emplace_back("SRC_VEC4", "1");
     finish.emplace_back("ACCUMULATE", desc_.accumulate ? "1" : "0");
     finish.emplace_back("ACTIVATION", std::to_string(static_cast<int>(desc_.activation.kind)));
-    if (!nhwc() && shape_.out == 4 && desc_.q() % 4 == 0) finish.emplace_back("DST_VEC4", "1");
-    recipe_.programs = {{"winograd_src.comp", transform},
-                        {variant.file, variant.defines(desc_, config_.tile, info_)},
-                        {"winograd_dst.comp", finish}};
+    if (vec4_tiles && desc_.q() % 4 == 0) finish.emplace_back("DST_VEC4", "1");
+    recipe_.programs = {{"winograd_src.comp", begin}, {variant.file, product}, {"winograd_dst.comp", finish}};
   }
 
   // Floats [begin, end) of a memory; `zero` becomes what the shader adds to an index that counts from begin.
@@ -99,50 +114,56 @@ class Builder {
     return {binding, role, static_cast<std::uint64_t>(start) * 4, static_cast<std::uint64_t>(end - start) * 4};
   }
 
+  std::array<std::uint32_t, 3> launch(std::int64_t groups) const {
+    const std::int64_t x = std::min<std::int64_t>(groups, info_.limits.max_groups[0]);
+    return {static_cast<std::uint32_t>(x), static_cast<std::uint32_t>(ceil_div(groups, x)), 1};
+  }
+
   void add_chunk(std::int64_t first_image, std::int64_t images, std::int64_t begin, std::int64_t end) {
     const auto& t = config_.tile;
-    const std::int64_t padded = round_up(end - begin, t[1]);
-    const std::int64_t v = shape_.points * shape_.c * padded, m = shape_.points * shape_.k * padded;
+    const std::int64_t blocks = ceil_div(end - begin, t[1]), floats = shape_.points * blocks * t[1];
+    const std::int64_t v = shape_.c * floats, m = shape_.k * floats;
     const std::int64_t m_at = round_up(v, alignment_);
     recipe_.workspace_floats = std::max(recipe_.workspace_floats, static_cast<std::size_t>(m_at + m));
 
     const std::int64_t src_image = std::int64_t{desc_.c} * desc_.h * desc_.w;
     const std::int64_t dst_image = std::int64_t{desc_.k} * desc_.p() * desc_.q();
+    const std::int64_t u = shape_.points * shape_.c * shape_.k;
+    const Group load = src_group(desc_, end - begin), store = dst_group(desc_, end - begin);
     std::uint32_t src_zero = 0, dst_zero = 0, none = 0;
     const Binding src = bind(0, Role::src, first_image * src_image, (first_image + images) * src_image, src_zero);
     const Binding dst = bind(2, Role::dst, first_image * dst_image, (first_image + images) * dst_image, dst_zero);
-    const auto workspace = [&](std::uint32_t binding, std::int64_t at, std::int64_t floats) {
-      return bind(binding, Role::workspace, at, at + floats, none);
+    const auto workspace = [&](std::uint32_t binding, std::int64_t at, std::int64_t count) {
+      return bind(binding, Role::workspace, at, at + count, none);
     };
 
     std::vector<std::uint32_t> params;
     for (const std::int64_t word :
          {std::int64_t{desc_.c}, std::int64_t{desc_.h}, std::int64_t{desc_.w}, std::int64_t{desc_.k},
           std::int64_t{desc_.p()}, std::int64_t{desc_.q()}, std::int64_t{desc_.pad_top}, std::int64_t{desc_.pad_left},
-          std::int64_t{shape_.tiles_x}, std::int64_t{shape_.tiles_y}, begin, end - begin, padded, shape_.c, shape_.k,
+          std::int64_t{shape_.tiles_x}, std::int64_t{shape_.tiles_y}, begin, end - begin, blocks, shape_.c, shape_.k,
           std::int64_t{src_zero}, std::int64_t{dst_zero}, static_cast<std::int64_t>(desc_.activation.kind)})
       params.push_back(static_cast<std::uint32_t>(word));
     params.push_back(std::bit_cast<std::uint32_t>(desc_.activation.alpha));
     params.push_back(std::bit_cast<std::uint32_t>(desc_.activation.beta));
+    params.push_back(static_cast<std::uint32_t>(load.tile_shift));
+    params.push_back(static_cast<std::uint32_t>(store.tile_shift));
+    params.push_back(u > kCachedWeightsFloats ? 1 : 0);
+    params.resize((params.size() + 3) / 4 * 4);  // std140 rounds a block up to 16 bytes
 
-    const auto groups = [](std::int64_t x, std::int64_t y, std::int64_t z) {
-      return std::array{static_cast<std::uint32_t>(x), static_cast<std::uint32_t>(y), static_cast<std::uint32_t>(z)};
-    };
-    const Lanes lane = lanes(desc_);
     // Each step waits for the one before it: it reads what that wrote, or overwrites what that read.
     recipe_.steps.push_back({0,
-                             groups(ceil_div(padded, lane.tiles), ceil_div(shape_.c, lane.channels), 1),
+                             launch(group_count(load, end - begin, shape_.c)),
                              {src, workspace(2, 0, v)},
                              params,
                              !recipe_.steps.empty()});
     recipe_.steps.push_back({1,
-                             groups(padded / t[1], shape_.k / t[0], shape_.points),
-                             {workspace(0, 0, v), bind(1, Role::weights, 0, shape_.points * shape_.c * shape_.k, none),
-                              workspace(2, m_at, m)},
+                             launch(shape_.k / t[0] * blocks * shape_.points),
+                             {workspace(0, 0, v), bind(1, Role::weights, 0, u, none), workspace(2, m_at, m)},
                              params,
                              true});
     recipe_.steps.push_back({2,
-                             groups(ceil_div(end - begin, lane.tiles), ceil_div(desc_.k, lane.channels), 1),
+                             launch(group_count(store, end - begin, desc_.k)),
                              {workspace(0, m_at, m), dst, bind(4, Role::bias, 0, desc_.k, none)},
                              params,
                              true});
@@ -167,14 +188,15 @@ Recipe winograd_recipe(const Config& config, const Conv2dDesc& desc, const GlInf
   return Builder(config, desc, info).run();
 }
 
-// U[point][C][K], padded with zeros.
+// U[point][filter block][C][BM], padded with zeros.
 std::vector<float> winograd_weights(const Config& config, const Conv2dDesc& d, std::span<const float> weights) {
-  const int out = config.tile[5];
-  const std::int64_t c_end = round_up(d.c, 8), k_end = round_up(d.k, config.tile[0]);
+  const int out = config.tile[5], bm = config.tile[0];
+  const std::int64_t c_end = round_up(d.c, config.tile[2]), k_end = round_up(d.k, bm);
   std::vector<float> u(static_cast<std::size_t>(core::winograd_points(out) * c_end * k_end), 0.0F);
   for (std::int64_t k = 0; k < d.k; ++k)
     for (std::int64_t c = 0; c < d.c; ++c)
-      core::transform_filter(out, weights.data() + (k * d.c + c) * 9, u.data() + c * k_end + k, c_end * k_end);
+      core::transform_filter(out, weights.data() + (k * d.c + c) * 9, u.data() + (k / bm * c_end + c) * bm + k % bm,
+                             c_end * k_end);
   return u;
 }
 

@@ -9,11 +9,13 @@
 #include <numeric>
 #include <optional>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "convrt/convrt.hpp"
 #include "core/access.hpp"
 #include "gl/gl_backend.hpp"
+#include "gl/gl_conv.hpp"
 #include "temporary_directory.hpp"
 
 namespace {
@@ -181,6 +183,43 @@ TEST_F(GlBackend, AllocationBeyondTheMachineIsOutOfMemory) {
   std::vector<float> out(5);
   buffer.download(out);
   EXPECT_EQ(out, integers(5, 1));
+}
+
+// As on a device whose storage blocks hold little: what does not fit is cut along images, filters, rows, bands of rows.
+TEST_F(GlBackend, ProblemsLargerThanAStorageBlockAreCut) {
+  auto& backend = static_cast<convrt::gl::GlBackend&>(*convrt::core::Access::backend(*device()));
+  const std::shared_ptr<convrt::gl::GlDevice> gl(&backend.device(), [](auto*) {});
+  int banded = 0;
+  for (const char* problem :
+       {"n2c6h61w47k5r3s3ph1pw1", "n1c6h61w47k5r3s3ph1pw1+acc+relu", "n1c8h57w53k12r5s3sh2sw2ph2pw1g2",
+        "n1c4h63w49k4r3s3dh2dw2pt5pl1g4", "n1c5h60w44k8r1s1", "n2c6h61w47k5r3s3ph1pw1+nhwc"}) {
+    const Conv2dDesc desc = Conv2dDesc::parse(problem);
+    const auto weights = integers(desc.weights_size(), 1), src = integers(desc.src_size(), 2),
+               bias = integers(static_cast<std::size_t>(desc.k), 3), before = integers(desc.dst_size(), 4);
+    const std::vector<float> expected = oracle(desc, weights, bias, src, before);
+    for (const std::uint64_t block_bytes : {40000U, 12000U}) {
+      convrt::gl::GlInfo info = backend.gl_info();
+      info.limits.max_block_bytes = block_bytes;
+      std::set<std::string> families;  // one kernel of each
+      for (const convrt::gl::Config& config : configs(desc, info)) {
+        if (!families.insert(config.name.substr(0, config.name.rfind('.'))).second) continue;
+        SCOPED_TRACE(std::string(problem) + ' ' + config.name + ' ' + std::to_string(block_bytes));
+        try {
+          const auto packed =
+              std::make_shared<convrt::gl::GlWeights>(convrt::gl::pack_weights(config, desc, weights), bias);
+          const convrt::gl::GlConv conv(gl, info, config, desc, packed);
+          std::vector<float> dst = before;
+          conv.run(src, dst);
+          EXPECT_EQ(dst, expected);
+          banded += conv.workspace_bytes() > 0 ? 1 : 0;
+        } catch (const Error& e) {
+          EXPECT_EQ(e.code(), ErrorCode::unsupported) << e.what();
+          EXPECT_NE(std::string(e.what()).find(std::to_string(block_bytes)), std::string::npos) << e.what();
+        }
+      }
+    }
+  }
+  EXPECT_GT(banded, 20);
 }
 
 // Faults: a device of the test's own, single OpenGL functions replaced.

@@ -41,6 +41,14 @@ class Planner {
         src_image_(std::int64_t{desc.c} * desc.h * desc.w),
         dst_image_(std::int64_t{desc.k} * p_ * q_) {}
 
+  // A single filter block needs more planes of an NCHW image than a storage block holds.
+  bool needs_bands() const {
+    if (!by_planes() || block_floats(blocking_, desc_) > capacity_) return false;
+    for (Range one{0, 1}; one.begin < blocks_; one = {one.end, one.end + 1})
+      if (planes(one).size() * p_ * q_ > capacity_ || channels(one).size() * desc_.h * desc_.w > capacity_) return true;
+    return false;
+  }
+
   Recipe run() {
     Recipe recipe;
     recipe.programs = {{variant_.file, variant_.defines(desc_, config_.tile, info_)}};
@@ -225,7 +233,8 @@ class Planner {
 
 Recipe recipe(const Config& config, const Conv2dDesc& desc, const GlInfo& info) {
   if (const auto own = variants()[config.row].recipe) return own(config, desc, info);
-  return Planner(config, desc, info).run();
+  Planner planner(config, desc, info);
+  return planner.needs_bands() ? banded_recipe(config, desc, info) : planner.run();
 }
 
 }  // namespace convrt::gl

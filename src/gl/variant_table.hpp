@@ -75,6 +75,9 @@ bool winograd_fits(const Conv2dDesc& desc);
 Recipe winograd_recipe(const Config& config, const Conv2dDesc& desc, const GlInfo& info);
 std::vector<float> winograd_weights(const Config& config, const Conv2dDesc& desc, std::span<const float> weights);
 
+/// bands.cpp: for NCHW images of which recipe() cannot bind the planes of one filter block at once.
+Recipe banded_recipe(const Config& config, const Conv2dDesc& desc, const GlInfo& info);
+
 /// Filter blocks of the whole convolution.
 std::int64_t block_count(const Blocking& blocking, const Conv2dDesc& desc);
 /// Floats of one block in the packed weights.

@@ -50,9 +50,13 @@ struct PanelRows {
 struct PlainRows {
   const float* p;
   std::ptrdiff_t row_stride;
-  const float* ahead;  // weights needed next, a cache line a step
+  const float* ahead;  // weights needed next, a cache line of each slice a step
+  std::ptrdiff_t slice_stride;
+  int slices;
   HWY_INLINE float at(int i, std::ptrdiff_t c) const { return p[i * row_stride + c]; }
-  HWY_INLINE void prefetch(int, std::ptrdiff_t c) const { hwy::Prefetch(ahead + c * kLineFloats); }
+  HWY_INLINE void prefetch(int, std::ptrdiff_t c) const {
+    for (int i = 0; i < slices; ++i) hwy::Prefetch(ahead + i * slice_stride + c * kLineFloats);
+  }
 };
 
 /// Vector (i, j) of out (+)= sum over c < depth of a.at(i, c) * vector j of b[c]. b and out are vector-aligned.

@@ -108,6 +108,8 @@ class NhwcWinograd {
   static void multiply_panel(const WinogradTask& task, int panel, int vectors) {
     const WinogradShape& s = task.shape;
     const std::ptrdiff_t panel_stride = std::ptrdiff_t{vectors} * kLanes, row = v_row(s.c);
+    const int groups = (task.tiles + kTileRows - 1) / kTileRows;
+    const int slices = (kSlices + groups - 1) / groups;  // fetched by each row group
     for (int point = 0; point < kPoints * kPoints; ++point) {
       const float* weights = task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel} * kPanel);
       const float* v = task.v + point * v_stride(s.c, task.tiles);
@@ -115,10 +117,13 @@ class NhwcWinograd {
       for (int c = 0; c < s.c; c += kDepth) {
         const std::ptrdiff_t depth = std::min(kDepth, s.c - c);
         const float* b = weights + c * panel_stride;
-        // What follows b: more channels, or this panel at the next point. The first few row groups fetch a slice each.
+        // What follows b: more channels, or this panel at the next point. Row groups share its slices.
         const float* next = c + depth < s.c ? b + depth * panel_stride : weights + s.c * padded(s.k);
         for (int t = 0; t < task.tiles; t += kTileRows) {
-          const PlainRows a = {v + t * row + c, row, next + t / kTileRows % kSlices * depth * kLineFloats};
+          const std::ptrdiff_t slice = depth * kLineFloats;
+          const int group = t / kTileRows;
+          const PlainRows a = {v + t * row + c, row, next + group * slices * slice, slice,
+                               group * slices < kSlices ? slices : 0};
           const int rows = std::min(kTileRows, task.tiles - t);
           float* to = out + t * kFilterVectors * kProducts;
           if (rows == kTileRows && vectors == kFilterVectors)

@@ -8,14 +8,13 @@
 #include "hwy/highway.h"
 
 #if CONVRT_TARGET
-#include "cpu/kernels/winograd_nchw-inl.h"
-#include "cpu/kernels/winograd_nhwc-inl.h"
+#include "cpu/kernels/winograd_form-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace convrt::cpu::HWY_NAMESPACE {
 
-constexpr WinogradKernels kWinogradKernels = {NchwWinograd<2>::form(), NhwcWinograd<2>::form(), NchwWinograd<4>::form(),
-                                              NhwcWinograd<4>::form()};
+constexpr WinogradKernels kWinogradKernels = {Winograd<2, true>::form(), Winograd<2, false>::form(),
+                                              Winograd<4, true>::form(), Winograd<4, false>::form()};
 
 }  // namespace convrt::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

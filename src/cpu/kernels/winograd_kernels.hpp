@@ -13,8 +13,8 @@
 
 namespace convrt::cpu {
 
-/// Tiles transformed together. 48 is three vectors of 16, eight rows of 6: enough to read a weight rarely, few enough
-/// for the transformed block to stay in L2 up to 128 channels.
+/// Tiles transformed together. 48 is eight rows of 6: enough to read a weight rarely, few enough for the transformed
+/// block to stay in L2 up to 128 channels.
 constexpr int kWinogradTiles = 48;
 
 /// One group of a convolution as the kernels see it.
@@ -34,13 +34,13 @@ struct WinogradTask {
   std::int64_t first_tile;
   int tiles;                   ///< at most kWinogradTiles
   int panel_begin, panel_end;  ///< weight panels of WinogradForm::panel filters
-  const float* weights;        ///< [points][panel][c][filter of the panel]; the last nhwc panel is narrower
+  const float* weights;        ///< [points][panel][c][filter of the panel]; the last panel may be narrower
   const float* bias;           ///< [k]
   const float* src;
   float* dst;
-  float* v;        ///< transformed patches: nchw [points][c][tile], nhwc [points][tile][c]
+  float* v;        ///< transformed patches: [points][tile][c]
   float* m;        ///< products, the points of a tile side by side
-  float* staging;  ///< rows between the two halves of a transform
+  float* staging;  ///< columns between the two halves of a transform, rows on their way to planes
 };
 
 /// The kernels of one tile size in one layout, with the sizes their caller must know.

@@ -16,14 +16,13 @@
 HWY_BEFORE_NAMESPACE();
 namespace convrt::cpu::HWY_NAMESPACE {
 
-// Register tiles. kPanelFilters x kTileVectors accumulators with the tiles in the lanes (nchw), kTileRows x
-// kFilterVectors with the filters in the lanes (nhwc); each leaves room for a row of vectors and one broadcast.
+// Register tiles: kTileRows x kFilterVectors accumulators, a row of vectors of weights and one broadcast.
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON  // 32 registers
-constexpr int kPanelFilters = 8, kTileVectors = 3, kTileRows = 6, kFilterVectors = 4;
+constexpr int kTileRows = 6, kFilterVectors = 4;
 #elif HWY_TARGET == HWY_AVX2  // 16
-constexpr int kPanelFilters = 6, kTileVectors = 2, kTileRows = 6, kFilterVectors = 2;
+constexpr int kTileRows = 6, kFilterVectors = 2;
 #else                         // 16, and a product without FMA needs one more
-constexpr int kPanelFilters = 4, kTileVectors = 2, kTileRows = 4, kFilterVectors = 2;
+constexpr int kTileRows = 4, kFilterVectors = 2;
 #endif
 
 // Channels summed on their own: their `b` stays in L1 while all rows of `a` pass, and rounding errors that all have
@@ -32,37 +31,23 @@ constexpr int kDepth = 128;
 
 constexpr int kLineFloats = 16;  // of a cache line
 
-/// Row i, step c of the broadcast operand: kFilters rows side by side in each panel ...
-template <int kFilters>
-struct PanelRows {
-  const float* p;
-  std::ptrdiff_t panel_stride;
-  HWY_INLINE float at(int i, std::ptrdiff_t c) const {
-    return p[(i / kFilters) * panel_stride + c * kFilters + i % kFilters];
-  }
-  // A weight is read once per block of tiles, from L3 or memory.
-  HWY_INLINE void prefetch(int panels, std::ptrdiff_t c) const {
-    for (int i = 0; i < panels; ++i) hwy::Prefetch(p + (panels + i) * panel_stride + c * kFilters);
-  }
-};
-
-/// ... or every row on its own.
-struct PlainRows {
+/// The broadcast operand: rows of transformed patches, and the weights to fetch meanwhile.
+struct Rows {
   const float* p;
   std::ptrdiff_t row_stride;
   const float* ahead;  // weights needed next, a cache line of each slice a step
   std::ptrdiff_t slice_stride;
   int slices;
   HWY_INLINE float at(int i, std::ptrdiff_t c) const { return p[i * row_stride + c]; }
-  HWY_INLINE void prefetch(int, std::ptrdiff_t c) const {
+  HWY_INLINE void prefetch(std::ptrdiff_t c) const {
     for (int i = 0; i < slices; ++i) hwy::Prefetch(ahead + i * slice_stride + c * kLineFloats);
   }
 };
 
 /// Vector (i, j) of out (+)= sum over c < depth of a.at(i, c) * vector j of b[c]. b and out are vector-aligned.
-template <int kRows, int kVectors, class A>
-HWY_INLINE void multiply_tile(A a, const float* HWY_RESTRICT b, std::ptrdiff_t b_stride, std::ptrdiff_t depth, bool add,
-                              float* HWY_RESTRICT out, std::ptrdiff_t out_row, std::ptrdiff_t out_vector) {
+template <int kRows, int kVectors>
+HWY_INLINE void multiply_tile(Rows a, const float* HWY_RESTRICT b, std::ptrdiff_t b_stride, std::ptrdiff_t depth,
+                              bool add, float* HWY_RESTRICT out, std::ptrdiff_t out_row, std::ptrdiff_t out_vector) {
   static_assert(kRows <= 16 && kVectors <= 4);  // what the unroll pragmas cover: arrays must become registers
   const F32 d;
   Vf sum[kRows][kVectors];
@@ -72,7 +57,7 @@ HWY_INLINE void multiply_tile(A a, const float* HWY_RESTRICT b, std::ptrdiff_t b
     for (int j = 0; j < kVectors; ++j) sum[i][j] = hn::Zero(d);
   }
   for (std::ptrdiff_t c = 0; c < depth; ++c) {
-    a.prefetch((kRows + kPanelFilters - 1) / kPanelFilters, c);
+    a.prefetch(c);
     Vf column[kVectors];
     HWY_UNROLL(4)
     for (int j = 0; j < kVectors; ++j) column[j] = hn::Load(d, b + c * b_stride + j * kLanes);
@@ -99,9 +84,10 @@ HWY_INLINE void multiply_tile(A a, const float* HWY_RESTRICT b, std::ptrdiff_t b
 }
 
 /// The same with the number of rows and vectors known only now.
-template <int kRows, int kVectors, class A>
-HWY_INLINE void multiply_edge(int rows, int vectors, A a, const float* b, std::ptrdiff_t b_stride, std::ptrdiff_t depth,
-                              bool add, float* out, std::ptrdiff_t out_row, std::ptrdiff_t out_vector) {
+template <int kRows, int kVectors>
+HWY_INLINE void multiply_edge(int rows, int vectors, Rows a, const float* b, std::ptrdiff_t b_stride,
+                              std::ptrdiff_t depth, bool add, float* out, std::ptrdiff_t out_row,
+                              std::ptrdiff_t out_vector) {
   if constexpr (kRows > 1) {
     if (rows < kRows) {
       multiply_edge<kRows - 1, kVectors>(rows, vectors, a, b, b_stride, depth, add, out, out_row, out_vector);

@@ -1,6 +1,6 @@
 /// \file
 /// The one-dimensional transforms of F(2,3) and F(4,3) (A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural
-/// Networks", 2015), and moving columns of neighbouring tiles between memory order and one tile per lane.
+/// Networks", 2015), and turning planes into vectors of channels and back.
 ///
 /// F(2,3) uses the points 0, 1, -1, infinity; F(4,3) uses 0, +-1/sqrt2, +-sqrt2, infinity. The usual +-1, +-2 amplify
 /// rounding 3.7 times as much in the worst case. Squares of our points are 1/2 and 2, so all constants but the points
@@ -38,8 +38,40 @@ HWY_INLINE Vf upper_pairs(Vf a, Vf b) {  // a2 a3 b2 b3 of every 128-bit block
   return hn::BitCast(d, hn::InterleaveUpper(wide, hn::BitCast(wide, a), hn::BitCast(wide, b)));
 }
 
-/// Tiles lie m floats apart in a row, so a vector holds a unit of kLanes/m neighbouring tiles and m units fill the
-/// lanes. Which lane a tile gets does not matter as long as both directions agree.
+/// 4x4 transposes in every 128-bit block: y[j] block b = element j of x[0..3] block b.
+HWY_INLINE void turn(const Vf (&x)[4], Vf (&y)[4]) {
+  const F32 d;
+  const Vf lower01 = hn::InterleaveLower(d, x[0], x[1]), upper01 = hn::InterleaveUpper(d, x[0], x[1]);
+  const Vf lower23 = hn::InterleaveLower(d, x[2], x[3]), upper23 = hn::InterleaveUpper(d, x[2], x[3]);
+  y[0] = lower_pairs(lower01, lower23);
+  y[1] = upper_pairs(lower01, lower23);
+  y[2] = lower_pairs(upper01, upper23);
+  y[3] = upper_pairs(upper01, upper23);
+}
+
+/// Block b of four floats from from + offset[4 * b].
+template <class D>
+HWY_INLINE hn::Vec<D> load_blocks(D d, const float* from, const std::ptrdiff_t* offset) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    return hn::LoadU(d, from + *offset);
+  } else {
+    const hn::Half<D> half;
+    return hn::Combine(d, load_blocks(half, from, offset + hn::MaxLanes(half)), load_blocks(half, from, offset));
+  }
+}
+
+/// Block b of four floats to to + b * step.
+template <class D>
+HWY_INLINE void store_blocks(D d, hn::Vec<D> v, float* to, std::ptrdiff_t step) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    hn::StoreU(v, d, to);
+  } else {
+    const hn::Half<D> half;
+    store_blocks(half, hn::LowerHalf(half, v), to, step);
+    store_blocks(half, hn::UpperHalf(half, v), to + hn::MaxLanes(half) / 4 * static_cast<std::size_t>(step), step);
+  }
+}
+
 template <int m>
 struct Tile;
 
@@ -59,23 +91,6 @@ struct Tile<2> {
   static HWY_INLINE void output(const Vf (&x)[4], Vf (&y)[2]) {
     y[0] = hn::Add(hn::Add(x[0], x[1]), x[2]);
     y[1] = hn::Add(hn::Sub(x[1], x[2]), x[3]);
-  }
-
-  /// Columns 0..3 of the tiles of two units: `here[u]` at column 0 of unit u, `next[u]` at column m.
-  static HWY_INLINE void load_columns(const float* line, const int* here, const int* next, Vf (&x)[4]) {
-    const F32 d;
-    const Vf a = hn::LoadU(d, line + here[0]), b = hn::LoadU(d, line + here[1]);
-    const Vf e = hn::LoadU(d, line + next[0]), f = hn::LoadU(d, line + next[1]);
-    x[0] = hn::OddEven(hn::DupEven(b), a);
-    x[1] = hn::OddEven(b, hn::DupOdd(a));
-    x[2] = hn::OddEven(hn::DupEven(f), e);
-    x[3] = hn::OddEven(f, hn::DupOdd(e));
-  }
-
-  /// m columns of one output row back to memory order, one vector a unit.
-  static HWY_INLINE void to_units(const Vf (&y)[2], Vf (&unit)[2]) {
-    unit[0] = hn::OddEven(hn::DupEven(y[1]), y[0]);
-    unit[1] = hn::OddEven(y[1], hn::DupOdd(y[0]));
   }
 };
 
@@ -108,35 +123,6 @@ struct Tile<4> {
     y[1] = hn::Add(odd1, odd2);
     y[2] = hn::MulAdd(two, even2, hn::Mul(half, even1));
     y[3] = hn::Add(hn::MulAdd(two, odd2, hn::Mul(half, odd1)), x[5]);
-  }
-
-  static HWY_INLINE void load_columns(const float* line, const int* here, const int* next, Vf (&x)[6]) {
-    const F32 d;
-    {
-      const Vf a = hn::LoadU(d, line + here[0]), b = hn::LoadU(d, line + here[1]);
-      const Vf e = hn::LoadU(d, line + here[2]), f = hn::LoadU(d, line + here[3]);
-      const Vf ab01 = hn::InterleaveLower(d, a, b), ab23 = hn::InterleaveUpper(d, a, b);
-      const Vf ef01 = hn::InterleaveLower(d, e, f), ef23 = hn::InterleaveUpper(d, e, f);
-      x[0] = lower_pairs(ab01, ef01);
-      x[1] = upper_pairs(ab01, ef01);
-      x[2] = lower_pairs(ab23, ef23);
-      x[3] = upper_pairs(ab23, ef23);
-    }
-    const Vf a = hn::LoadU(d, line + next[0]), b = hn::LoadU(d, line + next[1]);
-    const Vf e = hn::LoadU(d, line + next[2]), f = hn::LoadU(d, line + next[3]);
-    const Vf ab01 = hn::InterleaveLower(d, a, b), ef01 = hn::InterleaveLower(d, e, f);
-    x[4] = lower_pairs(ab01, ef01);
-    x[5] = upper_pairs(ab01, ef01);
-  }
-
-  static HWY_INLINE void to_units(const Vf (&y)[4], Vf (&unit)[4]) {
-    const F32 d;
-    const Vf lower01 = hn::InterleaveLower(d, y[0], y[1]), upper01 = hn::InterleaveUpper(d, y[0], y[1]);
-    const Vf lower23 = hn::InterleaveLower(d, y[2], y[3]), upper23 = hn::InterleaveUpper(d, y[2], y[3]);
-    unit[0] = lower_pairs(lower01, lower23);
-    unit[1] = upper_pairs(lower01, lower23);
-    unit[2] = lower_pairs(upper01, upper23);
-    unit[3] = upper_pairs(upper01, upper23);
   }
 };
 

@@ -1,0 +1,374 @@
+/// \file
+/// Winograd with channels and filters in the lanes: v[points][tile][c], m[tile][vector of filters][points][filter], the
+/// points of a tile side by side, since they are read together. Pixels in memory (nhwc) are transformed as they stand;
+/// planes (nchw) are turned by 4x4 transposes on the way in and out. Tiles in the lanes would need no turning, but 49
+/// tiles of a 28x28 plane would take 64 lanes.
+
+#if defined(CONVRT_WINOGRAD_FORM_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CONVRT_WINOGRAD_FORM_INL_H_
+#undef CONVRT_WINOGRAD_FORM_INL_H_
+#else
+#define CONVRT_WINOGRAD_FORM_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+
+#include "cpu/kernels/activation-inl.h"
+#include "cpu/kernels/rows-inl.h"
+#include "cpu/kernels/winograd_kernels.hpp"
+#include "cpu/kernels/winograd_multiply-inl.h"
+#include "cpu/kernels/winograd_tile-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace convrt::cpu::HWY_NAMESPACE {
+
+template <int m, bool kPlanes>
+class Winograd {
+  using T = Tile<m>;
+  static constexpr int kPoints = T::kPoints, kPanel = kFilterVectors * kLanes;
+  static constexpr int kSlices = std::max(1, kPanel / kLineFloats);  // cache lines of a panel per channel
+  static constexpr int kSegmentTiles = 56 / m;                       // neighbours that share columns
+  static constexpr int kLine = 80;  // floats of a staged row: a segment, its neighbours, and off the 4 KiB
+
+  static std::ptrdiff_t padded(int channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
+  // One vector more than the data: neighbouring tiles and points must not fall on the same cache sets.
+  static std::ptrdiff_t v_row(int c) { return padded(c) + kLanes; }
+  static std::ptrdiff_t v_stride(int c, int tiles) { return v_row(c) * tiles; }
+  static constexpr std::ptrdiff_t kProducts = kPoints * kPoints * kLanes;  // of one tile and kLanes filters
+
+  // Neighbouring tiles of one tile row, from tile `index` of the task on.
+  struct Segment {
+    std::ptrdiff_t n;
+    int tile_h, tile_w, count;
+  };
+  static Segment segment(const WinogradTask& task, int index) {
+    const std::int64_t tile = task.first_tile + index;
+    const WinogradShape& s = task.shape;
+    const int tile_w = static_cast<int>(tile % s.tiles_w);
+    return {static_cast<std::ptrdiff_t>(tile / s.tiles_w / s.tiles_h), static_cast<int>(tile / s.tiles_w % s.tiles_h),
+            tile_w, std::min({kSegmentTiles, task.tiles - index, s.tiles_w - tile_w})};
+  }
+
+  // Floats from a segment to the next one in a plane `width` wide. Every plane begins a new page and its rows end soon,
+  // so the hardware does not guess what follows: it is asked for a segment ahead.
+  static std::ptrdiff_t to_next(const WinogradShape& s, const Segment& at, int width) {
+    const bool same_row = at.tile_w + at.count < s.tiles_w;
+    return same_row ? at.count * m : std::ptrdiff_t{m} * width - std::ptrdiff_t{m} * at.tile_w;
+  }
+
+  // Vertical half for `columns` columns from `first` on: staging[column][point][lane].
+  static HWY_INLINE void transform_columns(const WinogradShape& s, const float* (&row)[kPoints],
+                                           const std::ptrdiff_t (&step)[kPoints], std::int64_t first, int columns,
+                                           std::ptrdiff_t channels, float* staging) {
+    const F32 d;
+    for (int x = 0; x < columns; ++x) {
+      float* to = staging + x * kPoints * kLanes;
+      const std::int64_t w = first + x;
+      if (w < 0 || w >= s.w) {
+        std::fill_n(to, kPoints * kLanes, 0.0F);
+        continue;
+      }
+      Vf in[kPoints], out[kPoints];
+      HWY_UNROLL(6)
+      for (int r = 0; r < kPoints; ++r) in[r] = load_first(d, row[r] + w * step[r], channels);
+      T::input(in, out);
+      HWY_UNROLL(6)
+      for (int r = 0; r < kPoints; ++r) hn::Store(out[r], d, to + r * kLanes);
+    }
+  }
+
+  // The same from planes, whose vectors hold columns: row[r] is row r of the first of `channels` planes, null in the
+  // padding. Transformed lines are turned into staging four columns at a time; source lines are touched once, since
+  // planes that lie a multiple of 4 KiB apart share few sets of the L1 cache.
+  static HWY_INLINE void transform_plane_columns(const WinogradShape& s, const float* (&row)[kPoints], int channels,
+                                                 std::ptrdiff_t first, int columns, std::ptrdiff_t ahead,
+                                                 float* staging) {
+    const F32 d;
+    HWY_ALIGN float lines[kPoints * kLanes * kLine];  // [point][channel][column]
+    std::ptrdiff_t offset[kLanes];
+    for (int i = 0; i < kLanes; ++i) offset[i] = std::min(i, channels - 1) * kLine;  // v may hold anything beyond
+    const std::ptrdiff_t plane = std::ptrdiff_t{s.h} * s.w;
+    HWY_ALIGN static constexpr float kZeros[kLanes] = {};
+    for (int x = 0; x < columns; x += kLanes) {
+      const std::ptrdiff_t w = first + x;
+      const float* from[kPoints];
+      std::ptrdiff_t step[kPoints];
+      for (int r = 0; r < kPoints; ++r) {
+        from[r] = row[r] == nullptr ? kZeros : row[r] + w;
+        step[r] = row[r] == nullptr ? 0 : plane;
+      }
+      const auto transform = [&](auto&& load) HWY_ATTR {
+        for (int i = 0; i < channels; ++i) {
+          Vf in[kPoints], out[kPoints];
+          HWY_UNROLL(6)
+          for (int r = 0; r < kPoints; ++r) {
+            in[r] = load(r, from[r] + i * step[r]);
+            __builtin_prefetch(from[r] + i * step[r] + ahead, 0, 2);
+          }
+          T::input(in, out);
+          HWY_UNROLL(6)
+          for (int r = 0; r < kPoints; ++r) hn::Store(out[r], d, lines + (r * kLanes + i) * kLine + x);
+        }
+      };
+#if CONVRT_MASKED_LOADS
+      const auto mask = columns_inside(d, w, s.w);
+      transform([&](int, const float* at) HWY_ATTR { return hn::MaskedLoad(mask, d, at); });
+#else
+      if (w >= 0 && w + kLanes <= s.w)
+        transform([&](int, const float* at) HWY_ATTR { return hn::LoadU(d, at); });
+      else
+        transform([&](int r, const float* at)
+                      HWY_ATTR { return row[r] == nullptr ? hn::Zero(d) : load_inside(d, at - w, w, s.w); });
+#endif
+    }
+    for (int x = 0; x < columns; x += 4)
+      for (int r = 0; r < kPoints; ++r) {
+        Vf in[4], out[4];
+        HWY_UNROLL(4)
+        for (int j = 0; j < 4; ++j) in[j] = load_blocks(d, lines + r * kLanes * kLine + x, offset + j);
+        turn(in, out);
+        HWY_UNROLL(4)
+        for (int j = 0; j < 4; ++j) hn::Store(out[j], d, staging + ((x + j) * kPoints + r) * kLanes);
+      }
+  }
+
+  static HWY_INLINE void transform_rows(const float* staging, float* to, std::ptrdiff_t point) {
+    const F32 d;
+    for (int r = 0; r < kPoints; ++r) {
+      Vf in[kPoints], out[kPoints];
+      HWY_UNROLL(6)
+      for (int j = 0; j < kPoints; ++j) in[j] = hn::Load(d, staging + (j * kPoints + r) * kLanes);
+      T::input(in, out);
+      HWY_UNROLL(6)
+      for (int j = 0; j < kPoints; ++j) hn::Store(out[j], d, to + (r * kPoints + j) * point);
+    }
+  }
+
+  // Visits every segment with every kLanes of `channels`, in the order of memory: along a plane, or along a pixel.
+  static HWY_INLINE void walk(const WinogradTask& task, int channels, auto&& visit) {
+    if constexpr (kPlanes) {
+      for (int c = 0; c < channels; c += kLanes)
+        for (int i = 0; i < task.tiles;) {
+          const Segment at = segment(task, i);
+          visit(at, i, c);
+          i += at.count;
+        }
+    } else {
+      for (int i = 0; i < task.tiles;) {
+        const Segment at = segment(task, i);
+        for (int c = 0; c < channels; c += kLanes) visit(at, i, c);
+        i += at.count;
+      }
+    }
+  }
+
+  // Vertical half of a segment, channels from c on.
+  static HWY_INLINE void transform_segment_columns(const WinogradTask& task, const Segment& at, int c) {
+    const WinogradShape& s = task.shape;
+    const std::int64_t first = std::int64_t{at.tile_w} * m - s.pad_left, top = std::int64_t{at.tile_h} * m - s.pad_top;
+    const int columns = at.count * m + 2;
+    const auto inside = [&](int r) { return top + r >= 0 && top + r < s.h; };
+    const float* row[kPoints];
+    if constexpr (kPlanes) {
+      const float* plane = task.src + (at.n * s.src_channels + c) * s.h * s.w;
+      for (int r = 0; r < kPoints; ++r) row[r] = inside(r) ? plane + (top + r) * s.w : nullptr;
+      transform_plane_columns(s, row, std::min(kLanes, s.c - c), static_cast<std::ptrdiff_t>(first), columns,
+                              to_next(s, at, s.w), task.staging);
+    } else {
+      HWY_ALIGN static constexpr float kZeros[kLanes] = {};
+      std::ptrdiff_t step[kPoints];
+      for (int r = 0; r < kPoints; ++r) {
+        row[r] = inside(r) ? task.src + (at.n * s.h + top + r) * s.w * s.src_channels + c : kZeros;
+        step[r] = inside(r) ? s.src_channels : 0;
+      }
+      transform_columns(s, row, step, first, columns, s.c - c, task.staging);
+    }
+  }
+
+  static void transform_input(const WinogradTask& task) {
+    const WinogradShape& s = task.shape;
+    const std::ptrdiff_t point = v_stride(s.c, task.tiles);
+    walk(task, s.c, [&](const Segment& at, int i, int c) {
+      transform_segment_columns(task, at, c);
+      for (int t = 0; t < at.count; ++t)
+        transform_rows(task.staging + t * m * kPoints * kLanes, task.v + (i + t) * v_row(s.c) + c, point);
+    });
+  }
+
+  // v times one weight panel, `vectors` wide, into m.
+  static void multiply_panel(const WinogradTask& task, int panel, int vectors) {
+    const WinogradShape& s = task.shape;
+    const std::ptrdiff_t panel_stride = std::ptrdiff_t{vectors} * kLanes, row = v_row(s.c);
+    const int groups = (task.tiles + kTileRows - 1) / kTileRows;
+    const int slices = (kSlices + groups - 1) / groups;  // fetched by each row group
+    for (int point = 0; point < kPoints * kPoints; ++point) {
+      const float* weights = task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel} * kPanel);
+      const float* v = task.v + point * v_stride(s.c, task.tiles);
+      float* out = task.m + point * kLanes;
+      for (int c = 0; c < s.c; c += kDepth) {
+        const std::ptrdiff_t depth = std::min(kDepth, s.c - c);
+        const float* b = weights + c * panel_stride;
+        // What follows b: more channels, or this panel at the next point. Row groups share its slices.
+        const float* next = c + depth < s.c ? b + depth * panel_stride : weights + s.c * padded(s.k);
+        for (int t = 0; t < task.tiles; t += kTileRows) {
+          const std::ptrdiff_t slice = depth * kLineFloats;
+          const int group = t / kTileRows;
+          const Rows a = {v + t * row + c, row, next + group * slices * slice, slice,
+                          group * slices < kSlices ? slices : 0};
+          const int rows = std::min(kTileRows, task.tiles - t);
+          float* to = out + t * kFilterVectors * kProducts;
+          if (rows == kTileRows && vectors == kFilterVectors)
+            multiply_tile<kTileRows, kFilterVectors>(a, b, panel_stride, depth, c > 0, to, kFilterVectors * kProducts,
+                                                     kProducts);
+          else
+            multiply_edge<kTileRows, kFilterVectors>(rows, vectors, a, b, panel_stride, depth, c > 0, to,
+                                                     kFilterVectors * kProducts, kProducts);
+        }
+      }
+    }
+  }
+
+  // Vertical half of a tile and kLanes filters: half[row][point][lane].
+  static HWY_INLINE void transform_output_columns(const float* from, float* half) {
+    const F32 d;
+    HWY_UNROLL(6)
+    for (int j = 0; j < kPoints; ++j) {
+      Vf in[kPoints], out[m];
+      HWY_UNROLL(6)
+      for (int i = 0; i < kPoints; ++i) in[i] = hn::Load(d, from + (i * kPoints + j) * kLanes);
+      T::output(in, out);
+      HWY_UNROLL(4)
+      for (int i = 0; i < m; ++i) hn::Store(out[i], d, half + (i * kPoints + j) * kLanes);
+    }
+  }
+
+  // Row i of the other half, y[column][lane].
+  static HWY_INLINE void transform_output_row(const float* half, int i, Vf (&y)[m]) {
+    const F32 d;
+    Vf in[kPoints];
+    HWY_UNROLL(6)
+    for (int j = 0; j < kPoints; ++j) in[j] = hn::Load(d, half + (i * kPoints + j) * kLanes);
+    T::output(in, y);
+  }
+
+  // m of one tile and kLanes filters, of which `filters` exist; `dst` is the tile's first pixel.
+  static HWY_INLINE void finish_pixels(const WinogradShape& s, const float* from, const float* bias,
+                                       std::ptrdiff_t filters, int rows, int columns, float* dst) {
+    const F32 d;
+    HWY_ALIGN float half[m * kPoints * kLanes];
+    transform_output_columns(from, half);
+    const Vf offset = load_first(d, bias, filters);
+    for (int i = 0; i < rows; ++i) {
+      Vf out[m];
+      transform_output_row(half, i, out);
+      HWY_UNROLL(4)
+      for (int j = 0; j < m; ++j) {
+        if (j >= columns) continue;
+        float* to = dst + (std::ptrdiff_t{i} * s.q + j) * s.dst_channels;
+        finish(d, hn::Add(out[j], offset), s.accumulate, s.activation, to, filters);
+      }
+    }
+  }
+
+  // m of `count` neighbouring tiles and kLanes filters into staging[filter][row of the tiles][column]: planes are then
+  // written a whole row of tiles at a time. Planes often lie a multiple of 4 KiB apart, where pieces of single tiles
+  // would fight for the same sets of the L1 cache.
+  static HWY_INLINE void stage_planes(const float* from, const float* bias, std::ptrdiff_t filters, int count,
+                                      float* staging) {
+    const F32 d;
+    constexpr int kTogether = 4 / m;  // tiles that make four columns
+    HWY_ALIGN float half[kTogether * m * kPoints * kLanes];
+    const Vf offset = load_first(d, bias, filters);
+    for (int t = 0; t < count; t += kTogether) {
+      for (int g = 0; g < kTogether; ++g)
+        transform_output_columns(from + std::min(t + g, count - 1) * kFilterVectors * kProducts,
+                                 half + g * m * kPoints * kLanes);
+      for (int i = 0; i < m; ++i) {
+        Vf y[4], units[4];
+        HWY_UNROLL(2)
+        for (int g = 0; g < kTogether; ++g) {
+          Vf out[m];
+          transform_output_row(half + g * m * kPoints * kLanes, i, out);
+          HWY_UNROLL(4)
+          for (int j = 0; j < m; ++j) y[g * m + j] = hn::Add(out[j], offset);
+        }
+        turn(y, units);
+        HWY_UNROLL(4)
+        for (int j = 0; j < 4; ++j) store_blocks(d, units[j], staging + (j * m + i) * kLine + t * m, 4 * m * kLine);
+      }
+    }
+  }
+
+  // A staged row of `columns` floats.
+  static HWY_INLINE void finish_row(const WinogradShape& s, const float* from, int columns, float* to) {
+    const F32 d;
+    // Where nothing is added to dst, the last vector may overlap the one before: no mask, and vectors stay whole.
+    const bool overlap = columns >= kLanes && !s.accumulate;
+    for (int x = 0; x < columns; x += kLanes) {
+      const int at = overlap ? std::min(x, columns - kLanes) : x;
+      finish(d, hn::LoadU(d, from + at), s.accumulate, s.activation, to + at, columns - at);
+    }
+    if (is_long(s.activation)) activate_row(s.activation, to, static_cast<std::size_t>(columns));
+  }
+
+  // m of one panel, transformed back, into dst.
+  static void finish_panel(const WinogradTask& task, int k_begin, int filters) {
+    const WinogradShape& s = task.shape;
+    const float* bias = task.bias + k_begin;
+    const auto planes = [&](const Segment& at, int t, int k) {
+      const int p = at.tile_h * m, q = at.tile_w * m, rows = std::min(m, s.p - p);
+      const std::ptrdiff_t plane = std::ptrdiff_t{s.p} * s.q;
+      float* dst = task.dst + (at.n * s.dst_channels + k_begin + k) * plane + std::ptrdiff_t{p} * s.q + q;
+      const std::ptrdiff_t ahead = to_next(s, at, s.q);
+      stage_planes(task.m + (t * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k, at.count,
+                   task.staging);
+      const int columns = std::min(at.count * m, s.q - q);
+      for (int f = 0; f < std::min(kLanes, filters - k); ++f, dst += plane)
+        for (int i = 0; i < rows; ++i) {
+          float* to = dst + std::ptrdiff_t{i} * s.q;
+          for (int x = 0; x < columns; x += kLineFloats) __builtin_prefetch(to + ahead + x, 1, 2);
+          finish_row(s, task.staging + (f * m + i) * kLine, columns, to);
+        }
+    };
+    if constexpr (kPlanes) return walk(task, filters, planes);
+    for (int t = 0; t < task.tiles; ++t) {
+      const Segment at = segment(task, t);
+      const int p = at.tile_h * m, q = at.tile_w * m;
+      const int rows = std::min(m, s.p - p), columns = std::min(m, s.q - q);
+      float* dst = task.dst + ((at.n * s.p + p) * s.q + q) * s.dst_channels + k_begin;
+      for (int k = 0; k < filters; k += kLanes)
+        finish_pixels(s, task.m + (t * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k, rows, columns,
+                      dst + k);
+      if (!is_long(s.activation)) continue;
+      for (int i = 0; i < rows; ++i)
+        for (int j = 0; j < columns; ++j)
+          activate_row(s.activation, dst + (std::ptrdiff_t{i} * s.q + j) * s.dst_channels,
+                       static_cast<std::size_t>(filters));
+    }
+  }
+
+  static void multiply(const WinogradTask& task) {
+    for (int panel = task.panel_begin; panel < task.panel_end; ++panel) {
+      const int k_begin = panel * kPanel, filters = std::min(kPanel, task.shape.k - k_begin);
+      multiply_panel(task, panel, static_cast<int>(padded(filters) / kLanes));
+      finish_panel(task, k_begin, filters);
+    }
+  }
+
+  static std::size_t v_floats(int c, int tiles) {
+    return static_cast<std::size_t>(kPoints * kPoints * v_stride(c, tiles));
+  }
+  static std::size_t m_floats(int tiles) { return static_cast<std::size_t>(tiles * kFilterVectors * kProducts); }
+
+ public:
+  static constexpr WinogradForm form() {
+    constexpr std::size_t staged = kLine * kPoints * kLanes;
+    return {kTileRows, 1, kPanel, kLanes, &v_floats, &m_floats, staged, &transform_input, &multiply};
+  }
+};
+
+}  // namespace convrt::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

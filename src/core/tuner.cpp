@@ -46,7 +46,7 @@ constexpr Round kFinals[] = {{2, 64}, {1.5, 12}, {1.25, 6}, {1.15, 4}, {1.15, 4}
 
 double quantile(std::vector<double> times, double part) {
   std::sort(times.begin(), times.end());
-  return times[static_cast<std::size_t>(part * static_cast<double>(times.size() - 1) + 0.5)];
+  return times[static_cast<std::size_t>(std::lround(part * static_cast<double>(times.size() - 1)))];
 }
 
 /// A plain generator: tensors of a hundred million floats are made for each problem.

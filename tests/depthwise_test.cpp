@@ -81,6 +81,15 @@ TEST_P(DepthwiseOnIsa, NchwIsRightAtEveryWidth) {
   }
 }
 
+// Odd and even numbers of planes, several to a channel, cut among threads and, where they are few, into bands of rows.
+TEST_P(DepthwiseOnIsa, NchwIsRightForManyPlanes) {
+  for (const char* problem :
+       {"n1c5h7w7k5r3s3ph1pw1g5", "n3c2h7w7k6r3s3ph1pw1g2+acc+relu", "n1c130h7w7k260r3s3ph1pw1g130+relu",
+        "n2c67h14w14k67r3s3ph1pw1g67+acc", "n1c200h14w14k200r3s3sh2sw2ph1pw1g200+gelu", "n1c3h150w90k3r3s3ph1pw1g3",
+        "n1c2h301w70k6r3s3sh2sw2ph1pw1g2+relu", "n1c40h28w28k40r3s3pt1pb0pl0pr1g40"})
+    expect_right(problem);
+}
+
 TEST_P(DepthwiseOnIsa, NhwcIsRightAtEveryWidthAndChannelCount) {
   for (int w = 1; w <= 18; ++w) {
     const std::string channels = std::to_string(2 + w * 2), size = "n1c" + channels + "h5w" + std::to_string(w) + "k";

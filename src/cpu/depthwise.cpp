@@ -140,7 +140,8 @@ void execute_planes(const Run& run, DepthwiseKernels::Planes kernel) {
   const Conv2dDesc& d = run.desc;
   const Index p_end = d.p(), q_end = d.q(), multiplier = d.k / d.c, planes = Index{d.n} * d.k;
   const int threads = threads_for(d, run.threads);
-  const Index bands = planes >= 8 * threads ? 1 : std::min<Index>(p_end, (8 * threads + planes - 1) / planes);
+  const Index bands =
+      threads == 1 || planes >= 8 * threads ? 1 : std::min<Index>(p_end, (8 * threads + planes - 1) / planes);
   for_each_task(threads, threads * bands, [&](Index task, int) {
     const Index slice = task / bands, band = task % bands;
     const Index first_p = p_end * band / bands, last_p = p_end * (band + 1) / bands;

@@ -33,6 +33,10 @@ namespace convrt::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
+// Of a lambda with vectors: called from two places and not inlined it would take them through memory.
+#undef CONVRT_INLINED
+#define CONVRT_INLINED HWY_ATTR __attribute__((always_inline))
+
 // Slides down destination rows [first_p, last_p) of a plane. columns(row, x): the three tap columns of a source row;
 // store(sum) takes one row after another.
 template <int ST, class D, class Columns, class Store>
@@ -65,6 +69,31 @@ HWY_INLINE void slide_window(D, const DepthwisePlanes& a, const float* src, cons
       x0[s] = ST == 1 ? x1[s] : x2[s];
       if (ST == 1) x1[s] = x2[s];
     }
+  }
+}
+
+// The same for a whole plane of ROWS rows under a filter of stride 1 that is padded by one row and column: no loop, no
+// check.
+template <int ROWS, class D, class Columns, class Store>
+HWY_INLINE void slide_whole(D, const DepthwisePlanes& a, const float* row, const hn::Vec<D> (&w)[9], hn::Vec<D> bias,
+                            const Columns& columns, const Store& store) {
+  hn::Vec<D> x[3][3];
+  columns(row, x[1]);
+  HWY_UNROLL(8)
+  for (int p = 0; p < ROWS; ++p) {
+    hn::Vec<D> sum = bias;
+    if (p > 0) {
+      HWY_UNROLL(3)
+      for (int s = 0; s < 3; ++s) sum = hn::MulAdd(w[s], x[p % 3][s], sum);
+    }
+    HWY_UNROLL(3)
+    for (int s = 0; s < 3; ++s) sum = hn::MulAdd(w[3 + s], x[(p + 1) % 3][s], sum);
+    if (p + 1 < ROWS) {
+      columns(row += a.w, x[(p + 2) % 3]);
+      HWY_UNROLL(3)
+      for (int s = 0; s < 3; ++s) sum = hn::MulAdd(w[6 + s], x[(p + 2) % 3][s], sum);
+    }
+    store(sum);
   }
 }
 
@@ -189,6 +218,8 @@ void window_paired(const DepthwisePlanes& task) {
              from2 = both(narrow_columns<ST>(dh, task, 2));
   const bool accumulate = task.accumulate, relu = task.activation.kind == ActivationKind::relu;
   const std::ptrdiff_t to_step = task.q;
+  const bool whole =
+      task.h == 7 && task.pad_left == 1 && task.p == 7 && task.pad_top == 1 && task.first_p == 0 && task.last_p == 7;
   HWY_UNROLL(1)
   for (std::ptrdiff_t i = 0; i < task.count; i += 2) {
     const std::ptrdiff_t other = std::min(i + 1, task.count - 1);
@@ -199,24 +230,34 @@ void window_paired(const DepthwisePlanes& task) {
       w[tap] = hn::Combine(d, hn::Set(dh, other_weights[tap]), hn::Set(dh, weights[tap]));
     float* to = task.dst_of(i) + task.first_p * to_step;
     const std::ptrdiff_t src_step = task.src_of(other) - src, other_to = task.dst_of(other) - task.dst_of(i) - half;
-    slide_window<ST>(
-        d, task, src, w, hn::Combine(d, hn::Set(dh, task.bias[other]), hn::Set(dh, task.bias[i])),
-        [&](const float* row, hn::Vec<D>(&x)[3]) HWY_ATTR {
-          const hn::Vec<D> v = hn::Combine(d, hn::MaskedLoad(in, dh, row + src_step), hn::MaskedLoad(in, dh, row));
-          x[0] = hn::TableLookupLanes(v, from0);
-          x[1] = hn::TableLookupLanes(v, from1);
-          x[2] = hn::TableLookupLanes(v, from2);
-        },
-        [&](hn::Vec<D> sum) HWY_ATTR {
-          if (accumulate) {
-            sum = hn::Add(sum, hn::MaskedLoad(stored, d, to));
-            sum = hn::Add(sum, hn::MaskedLoad(other_stored, d, to + other_to));
-          }
-          if (relu) sum = activate_short(d, task.activation, sum);
-          hn::BlendedStore(sum, stored, d, to);
-          hn::BlendedStore(sum, other_stored, d, to + other_to);
-          to += to_step;
-        });
+    const hn::Vec<D> bias = hn::Combine(d, hn::Set(dh, task.bias[other]), hn::Set(dh, task.bias[i]));
+    const auto columns = [&](const float* row, hn::Vec<D>(&x)[3]) CONVRT_INLINED {
+      const hn::Vec<D> v = hn::Combine(d, hn::MaskedLoad(in, dh, row + src_step), hn::MaskedLoad(in, dh, row));
+      x[0] = hn::TableLookupLanes(v, from0);
+      x[1] = hn::TableLookupLanes(v, from1);
+      x[2] = hn::TableLookupLanes(v, from2);
+    };
+    const auto store = [&](hn::Vec<D> sum) CONVRT_INLINED {
+      if (accumulate) {
+        sum = hn::Add(sum, hn::MaskedLoad(stored, d, to));
+        sum = hn::Add(sum, hn::MaskedLoad(other_stored, d, to + other_to));
+      }
+      if (relu) sum = hn::IfThenZeroElse(hn::Le(sum, hn::Zero(d)), sum);
+      hn::BlendedStore(sum, stored, d, to);
+      hn::BlendedStore(sum, other_stored, d, to + other_to);
+      to += to_step;
+    };
+    if (ST == 1 && whole)
+      slide_whole<7>(
+          d, task, src, w, bias,
+          [&](const float* row, hn::Vec<D>(&x)[3]) CONVRT_INLINED {
+            x[1] = hn::Combine(d, hn::MaskedLoad(in, dh, row + src_step), hn::MaskedLoad(in, dh, row));
+            x[0] = hn::TableLookupLanes(x[1], from0);
+            x[2] = hn::TableLookupLanes(x[1], from2);
+          },
+          store);
+    else
+      slide_window<ST>(d, task, src, w, bias, columns, store);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <sstream>
 #include <utility>
 
+#include "async.hpp"
 #include "core/fail.hpp"
 #include "export.hpp"
 #include "report.hpp"
@@ -25,6 +26,8 @@ struct Arguments {
   bool strict = false, no_end_to_end = false, list = false, no_peers = false, quick = false;
   TuneArguments tuning = {.budget_ms = 0};
   std::string prepare;
+  bool async = false;
+  AsyncOptions stream;
 };
 
 void define(CLI::App& app, Arguments& a) {
@@ -61,6 +64,15 @@ void define(CLI::App& app, Arguments& a) {
   app.add_flag("--no-peers", a.no_peers, "Leave oneDNN out");
   app.add_option("--json", a.json, "Write all results and the environment here (bench/plot.py draws them)");
   app.add_option("--csv", a.csv, "The same as a table");
+  app.add_flag("--async", a.async,
+               "A stream of images through an Executor from and to host memory, beside the synchronous run and what "
+               "bounds it: the kernel, the bus and the host's copies, each alone");
+  app.add_option("--depth", a.stream.depths, "--async: depths of the executor's ring")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  app.add_option("--items", a.stream.items, "--async: images of a series; default: as many as half a second takes")
+      ->check(CLI::Range(1, 1000000));
   app.add_option(
          "--tune", a.tuning.budget_ms,
          "Tune each layer instead of timing it: measure every kernel within this budget (milliseconds a layer), "
@@ -124,6 +136,7 @@ int run(Arguments& a) {
     list(o);
     return 0;
   }
+  if (a.async) return bench_async(std::cout, o, a.stream) ? 0 : 1;
   const bool tune = a.tuning.budget_ms > 0;
   if (!a.prepare.empty()) {
     const auto [share, shares] = parse_share(a.prepare);

@@ -71,6 +71,11 @@ struct StreamTimes {
   std::chrono::steady_clock::time_point seen = {};  ///< when the host saw that all was done
 };
 
+struct StreamOptions {
+  bool timed = false;        ///< time all stages, for a trace
+  bool copies_only = false;  ///< leave the convolutions out: for measuring the bus
+};
+
 /// Jobs through a chain of convolutions on one device, in order: copied in, computed and copied out, one job's copies
 /// while another's convolutions run. Thread-safe, but for submit(), whose order is the caller's business.
 class Stream {
@@ -118,9 +123,9 @@ class Backend {
   virtual bool host_memory() const = 0;
 
   /// Optional: nullptr means that jobs run one after another through PreparedConv. The convolutions are this device's,
-  /// none of them empty, each reading what the one before writes. `timed`: time all stages, for a trace.
+  /// none of them empty, each reading what the one before writes.
   virtual std::unique_ptr<Stream> open_stream(std::vector<std::shared_ptr<const PreparedConv>> /*chain*/,
-                                              bool /*timed*/) {
+                                              const StreamOptions& /*options*/) {
     return nullptr;
   }
 

@@ -160,7 +160,7 @@ ExecutorState::ExecutorState(std::vector<Conv2dPlan> chain, int depth)
   if (std::none_of(chain_.begin(), chain_.end(), Access::validated)) {
     std::vector<std::shared_ptr<const PreparedConv>> convs;
     for (const Conv2dPlan& plan : chain_) convs.push_back(Access::prepared(plan));
-    stream_ = Access::backend(chain_[0].device())->open_stream(std::move(convs), trace_ != nullptr);
+    stream_ = Access::backend(chain_[0].device())->open_stream(std::move(convs), {.timed = trace_ != nullptr});
   }
   if (stream_ || chain_.size() == 1) return;  // Conv2dPlan::run brings its own staging
   if (!host_memory_) buffers_.push_back(chain_[0].device().allocate(src_size()));

@@ -133,10 +133,10 @@ double GlBackend::device_ms(int runs, const std::function<void(int run)>& enqueu
 }
 
 std::unique_ptr<core::Stream> GlBackend::open_stream(std::vector<std::shared_ptr<const core::PreparedConv>> chain,
-                                                     bool timed) {
+                                                     const core::StreamOptions& options) {
   std::vector<std::shared_ptr<const GlConv>> convs;
   for (const auto& conv : chain) convs.push_back(std::static_pointer_cast<const GlConv>(conv));
-  return std::make_unique<GlStream>(device_, std::move(convs), timed);
+  return std::make_unique<GlStream>(device_, std::move(convs), options);
 }
 
 std::string GlBackend::shipped_tuning() const {

@@ -23,7 +23,7 @@ class GlBackend final : public core::Backend {
   double device_ms(int runs, const std::function<void(int run)>& enqueue) override;
   bool host_memory() const override { return false; }
   std::unique_ptr<core::Stream> open_stream(std::vector<std::shared_ptr<const core::PreparedConv>> chain,
-                                            bool timed) override;
+                                            const core::StreamOptions& options) override;
   std::string shipped_tuning() const override;
   std::vector<std::pair<std::string, std::string>> details() const override;
   std::shared_ptr<core::CustomProgram> compile_custom(const ShaderSource& source) override;

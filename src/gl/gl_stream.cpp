@@ -53,7 +53,8 @@ struct GlStream::Job {
 /// The stream in one context. Its lists are the owner thread's, but for a context that is lost on another one.
 class GlStream::Pipeline : public std::enable_shared_from_this<Pipeline> {
  public:
-  Pipeline(std::shared_ptr<GlSession> session, const std::vector<std::shared_ptr<const GlConv>>& chain, bool timed);
+  Pipeline(std::shared_ptr<GlSession> session, const std::vector<std::shared_ptr<const GlConv>>& chain,
+           const core::StreamOptions& options);
   ~Pipeline() {
     context().discard([names = std::move(queries_)](GlState& state) {
       state.gl.DeleteQueries(static_cast<GLsizei>(names.size()), names.data());
@@ -81,7 +82,8 @@ class GlStream::Pipeline : public std::enable_shared_from_this<Pipeline> {
   void read_stamps(GlState& state, Job& job);
 
   const std::shared_ptr<GlSession> session_;
-  const bool timed_, accumulate_;
+  const core::StreamOptions options_;
+  const bool accumulate_;
   struct Set {
     std::shared_ptr<GlStorage> src, dst;
     std::vector<std::function<void(GlState&)>> convolutions;
@@ -101,8 +103,9 @@ class GlStream::Pipeline : public std::enable_shared_from_this<Pipeline> {
 };
 
 GlStream::Pipeline::Pipeline(std::shared_ptr<GlSession> session,
-                             const std::vector<std::shared_ptr<const GlConv>>& chain, bool timed)
-    : session_(std::move(session)), timed_(timed), accumulate_(chain.back()->desc().accumulate) {
+                             const std::vector<std::shared_ptr<const GlConv>>& chain,
+                             const core::StreamOptions& options)
+    : session_(std::move(session)), options_(options), accumulate_(chain.back()->desc().accumulate) {
   const auto memory = [&](std::size_t floats) {
     return GlStorage::device_local(session_->context, floats * sizeof(float));
   };
@@ -183,7 +186,8 @@ void GlStream::Pipeline::encode(Epoch& epoch, GlState& state) {
     if (epoch.compute) {
       Job& job = *epoch.compute;
       stamp(state, job, 2);
-      for (const auto& convolution : sets_[job.set].convolutions) convolution(state);
+      if (!options_.copies_only)
+        for (const auto& convolution : sets_[job.set].convolutions) convolution(state);
       stamp(state, job, 3);
       job.times.dispatch = {begin, Clock::now()};
     }
@@ -237,7 +241,7 @@ void GlStream::Pipeline::break_down(const std::exception_ptr& error) {
 
 // The convolutions are always timed, for the busy share; copies only for a trace.
 void GlStream::Pipeline::stamp(GlState& state, Job& job, std::size_t which) {
-  if (!timed_ && which / 2 != 1) return;
+  if (!options_.timed && which / 2 != 1) return;
   if (queries_.empty()) {
     queries_.resize(12);
     state.gl.GenQueries(static_cast<GLsizei>(queries_.size()), queries_.data());
@@ -261,8 +265,9 @@ void GlStream::Pipeline::read_stamps(GlState& state, Job& job) {
   job.times.download = {at[4], at[5]};
 }
 
-GlStream::GlStream(std::shared_ptr<GlDevice> device, std::vector<std::shared_ptr<const GlConv>> chain, bool timed)
-    : device_(std::move(device)), chain_(std::move(chain)), timed_(timed) {
+GlStream::GlStream(std::shared_ptr<GlDevice> device, std::vector<std::shared_ptr<const GlConv>> chain,
+                   const core::StreamOptions& options)
+    : device_(std::move(device)), chain_(std::move(chain)), options_(options) {
   (void)pipeline();
 }
 
@@ -272,7 +277,7 @@ std::shared_ptr<GlStream::Pipeline> GlStream::pipeline() {
   const std::scoped_lock lock(mutex_);
   if (pipeline_ == nullptr || !pipeline_->alive()) {
     pipeline_ = nullptr;
-    pipeline_ = std::make_shared<Pipeline>(device_->session(), chain_, timed_);
+    pipeline_ = std::make_shared<Pipeline>(device_->session(), chain_, options_);
   }
   return pipeline_;
 }

@@ -18,7 +18,8 @@ namespace convrt::gl {
 /// memory that stays mapped, and no convolution reads that.
 class GlStream final : public core::Stream {
  public:
-  GlStream(std::shared_ptr<GlDevice> device, std::vector<std::shared_ptr<const GlConv>> chain, bool timed);
+  GlStream(std::shared_ptr<GlDevice> device, std::vector<std::shared_ptr<const GlConv>> chain,
+           const core::StreamOptions& options);
   ~GlStream() override;
   core::StreamMemory allocate() override;
   bool usable(const core::StreamMemory& memory) const override;
@@ -32,7 +33,7 @@ class GlStream final : public core::Stream {
 
   const std::shared_ptr<GlDevice> device_;
   const std::vector<std::shared_ptr<const GlConv>> chain_;
-  const bool timed_;
+  const core::StreamOptions options_;
   std::mutex mutex_;
   std::shared_ptr<Pipeline> pipeline_;  ///< of the current context; a new one after a failure
 };

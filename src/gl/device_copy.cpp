@@ -86,6 +86,13 @@ void DeviceCopy::encode(GlState& state, GLuint from, std::size_t from_offset, GL
   encode(form_, state, from, from_offset, to, to_offset, bytes);
 }
 
+void DeviceCopy::encode_by_driver(GlState& state, GLuint from, GLuint to, std::size_t bytes) {
+  state.gl.BindBuffer(GL_COPY_READ_BUFFER, from);
+  state.gl.BindBuffer(GL_COPY_WRITE_BUFFER, to);
+  state.gl.CopyBufferSubData(GL_COPY_READ_BUFFER, GL_COPY_WRITE_BUFFER, 0, 0,
+                             static_cast<GLsizeiptr>((bytes + 15) / 16 * 16));
+}
+
 void DeviceCopy::encode(Form form, GlState& state, GLuint from, std::size_t from_offset, GLuint to,
                         std::size_t to_offset, std::size_t bytes) const {
   const GladGLContext& gl = state.gl;

@@ -20,6 +20,9 @@ class DeviceCopy {
   void encode(GlState& state, GLuint from, std::size_t from_offset, GLuint to, std::size_t to_offset,
               std::size_t bytes) const;
 
+  /// By the driver's own copy, whatever is fastest alone: the one that runs beside another context's dispatches.
+  static void encode_by_driver(GlState& state, GLuint from, GLuint to, std::size_t bytes);
+
  private:
   struct Form {
     GLuint groups = 0;  ///< most work groups of a copy dispatch; 0: the driver's own copy

@@ -164,7 +164,8 @@ std::vector<EglDevice> surfaceless_device() {
   return {device};
 }
 
-EglContext::EglContext(const EglDevice& device, bool robust_access) : display_(device.display) {
+EglContext::EglContext(const EglDevice& device, bool robust_access, const EglContext* share)
+    : display_(device.display) {
   const auto refuse = [&](const auto&... why) {
     const EGLint error = eglGetError();
     core::fail(ErrorCode::unsupported, device.label, ": ", why..., " (", egl_error_name(error), ")");
@@ -195,7 +196,7 @@ EglContext::EglContext(const EglDevice& device, bool robust_access) : display_(d
                             {EGL_CONTEXT_OPENGL_RESET_NOTIFICATION_STRATEGY, EGL_LOSE_CONTEXT_ON_RESET});
         if (robust) attributes.insert(attributes.end(), {EGL_CONTEXT_OPENGL_ROBUST_ACCESS, EGL_TRUE});
         attributes.push_back(EGL_NONE);
-        context_ = eglCreateContext(display_, config, EGL_NO_CONTEXT, attributes.data());
+        context_ = eglCreateContext(display_, config, share == nullptr ? EGL_NO_CONTEXT : share->context_, attributes.data());
       }
   }
   if (context_ == nullptr) refuse("it refuses an OpenGL core context of 4.3 or higher");

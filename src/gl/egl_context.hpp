@@ -32,7 +32,8 @@ class EglContext {
  public:
   /// `robust_access`: out-of-range accesses of a shader are harmless; asked for custom shaders only, since it may cost
   /// time. Reset notification is asked for always. Throws Error{unsupported} that says what the driver refused.
-  EglContext(const EglDevice& device, bool robust_access);
+  /// With `share`, the objects of that context are this one's too, and the other way round.
+  EglContext(const EglDevice& device, bool robust_access, const EglContext* share = nullptr);
   EglContext(const EglContext&) = delete;
   EglContext& operator=(const EglContext&) = delete;
   ~EglContext();

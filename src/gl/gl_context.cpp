@@ -91,12 +91,13 @@ GlContext::GlContext(const Options& options, std::shared_ptr<ErrorSlot> errors)
     : options_(options), errors_(std::move(errors)), process_(getpid()) {}
 
 std::shared_ptr<GlContext> GlContext::open(const EglDevice& device, const Options& options,
-                                           std::shared_ptr<ErrorSlot> errors) {
+                                           std::shared_ptr<ErrorSlot> errors, const std::shared_ptr<GlContext>& share) {
   std::shared_ptr<GlContext> context(new GlContext(options, std::move(errors)));
   std::promise<void> opened;
   std::future<void> ready = opened.get_future();
-  context->thread_ = std::thread(
-      [context, device, promise = std::move(opened)]() mutable { context->loop(device, std::move(promise)); });
+  context->thread_ = std::thread([context, device, from = share, promise = std::move(opened)]() mutable {
+    context->loop(device, std::exchange(from, nullptr), std::move(promise));
+  });
   try {
     ready.get();
   } catch (...) {
@@ -222,6 +223,14 @@ void GlContext::abandon() {
              "custom shaders, CONVRT_CUSTOM_TIMEOUT_MS set the limit)");
 }
 
+void GlContext::give_up() noexcept {
+  try {
+    lose(std::make_exception_ptr(
+        Error(ErrorCode::device_lost, "the OpenGL context was abandoned; the device re-opens on next use")));
+  } catch (...) {  // no memory for the message: those who wait see that the context is gone
+  }
+}
+
 void GlContext::discard(Job deletion) noexcept {
   try {
     // Nobody hears of it: that it is lost with its context is no error.
@@ -272,9 +281,9 @@ void GlContext::leave() noexcept {
   }
 }
 
-void GlContext::loop(const EglDevice& device, std::promise<void> opened) {
+void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& share, std::promise<void> opened) {
   try {
-    egl_ = std::make_unique<EglContext>(device, options_.robust_access);
+    egl_ = std::make_unique<EglContext>(device, options_.robust_access, share ? share->egl_.get() : nullptr);
     info_ = query_info(egl_->gl);
     // Once: on an NVIDIA driver each further call costs the next compilation 200 ms.
     if (info_.parallel_compile) egl_->gl.MaxShaderCompilerThreadsKHR(~0U);

@@ -65,8 +65,10 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   };
 
   /// Opens on a new thread; throws what EglContext throws. Errors of post() jobs go to `errors`.
+  /// With `share`, buffers and fences of that context are this one's too.
   static std::shared_ptr<GlContext> open(const EglDevice& device, const Options& options,
-                                         std::shared_ptr<ErrorSlot> errors);
+                                         std::shared_ptr<ErrorSlot> errors,
+                                         const std::shared_ptr<GlContext>& share = nullptr);
   ~GlContext();
 
   const GlInfo& info() const { return info_; }
@@ -104,6 +106,8 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   std::chrono::milliseconds timeout() const { return options_.timeout; }
   /// Gives the context up as hung and throws Error{timeout}.
   [[noreturn]] void abandon();
+  /// Gives the context up, as one that hung: what waits for it fails with device_lost.
+  void give_up() noexcept;
 
   /// Finishes what was posted and ends the thread.
   void close();
@@ -133,7 +137,7 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   };
 
   GlContext(const Options& options, std::shared_ptr<ErrorSlot> errors);
-  void loop(const EglDevice& device, std::promise<void> opened);
+  void loop(const EglDevice& device, const std::shared_ptr<GlContext>& share, std::promise<void> opened);
   void push(Item item);
   void run(Item item, GlState& state);
   void poll(GlState& state);

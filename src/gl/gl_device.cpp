@@ -47,7 +47,22 @@ void GlDevice::leave() noexcept {
     left_ = true;
     current = session_;
   }
-  if (current != nullptr) current->context->leave();
+  if (current == nullptr) return;
+  current->context->leave();
+  const std::scoped_lock lock(current->mutex_);
+  for (const GlSession::Beside& beside : current->beside_)
+    if (beside.context != nullptr) beside.context->leave();
+}
+
+std::array<std::shared_ptr<GlContext>, 2> GlDevice::beside(GlSession& session) {
+  const std::scoped_lock lock(session.mutex_);
+  for (GlSession::Beside& beside : session.beside_) {
+    if (beside.context != nullptr && beside.context->alive()) continue;
+    if (beside.context != nullptr) beside.context->close();
+    beside.context = nullptr;
+    beside.context = GlContext::open(egl_, options_, std::make_shared<ErrorSlot>(), session.context);
+  }
+  return {session.beside_[0].context, session.beside_[1].context};
 }
 
 void GlDevice::synchronize() {

@@ -2,6 +2,8 @@
 /// A GL device over the life of its contexts.
 #pragma once
 
+#include <array>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -37,6 +39,14 @@ struct GlSession {
  private:
   std::mutex mutex_;
   std::shared_ptr<GlStorage> workspace_;
+  friend class GlDevice;
+  struct Beside {
+    std::shared_ptr<GlContext> context;
+    ~Beside() {
+      if (context != nullptr) context->close();
+    }
+  };
+  std::array<Beside, 2> beside_;
 };
 
 /// Opens a session when one is needed and again after it was lost. Thread-safe.
@@ -49,6 +59,8 @@ class GlDevice {
   std::shared_ptr<GlSession> session();
   /// For the end of the process: see GlContext::leave. There is no session any more.
   void leave() noexcept;
+  /// Two further contexts that share the session's objects, for copies beside its work. They end with the session.
+  std::array<std::shared_ptr<GlContext>, 2> beside(GlSession& session);
   /// Waits for what was enqueued; throws its first error.
   void synchronize();
   /// Runs `wait`, which waits for work, then throws the first error of enqueued work, else what `wait` threw.

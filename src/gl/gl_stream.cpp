@@ -3,13 +3,16 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <deque>
 #include <exception>
 #include <future>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "core/fail.hpp"
+#include "core/log.hpp"
 
 namespace convrt::gl {
 namespace {
@@ -21,8 +24,16 @@ using core::StreamTimes;
 // the host. More would fix the order of work before it is known what arrives.
 constexpr int kEpochs = 2;
 
-// A job alternates between two sets of device memory: one is computed on while the other is filled or emptied.
-constexpr std::size_t kSets = 2;
+// Sets of device memory that jobs take in turn. In epochs one is computed on while the other is filled or emptied; with
+// contexts each stage of a job has one, and one more hides how long the host takes to see that a job is done.
+constexpr std::size_t kEpochSets = 2, kContextSets = 4;
+
+bool use_contexts(const GlInfo& info) {
+  const char* form = std::getenv("CONVRT_GL_STREAM");
+  return form == nullptr ? !info.software : std::string_view(form) == "contexts";
+}
+
+constexpr const char* kLost = "the OpenGL context failed before this job was done; the device re-opens on next use";
 
 std::exception_ptr error_of(ErrorCode code, const char* what) { return std::make_exception_ptr(Error(code, what)); }
 
@@ -39,6 +50,8 @@ struct GlStream::Job {
   std::size_t set = 0;
   StreamTimes times;
   std::array<GLuint, 6> stamps = {};  ///< begin and end of upload, compute, download; 0: not stamped
+  GLsync fence = nullptr;             ///< with contexts: of the stage before
+  std::atomic<int> stages = 3;        ///< likewise: whose end the host has not seen
   std::promise<void> landed;
   std::atomic<bool> settled = false;
 
@@ -53,16 +66,25 @@ struct GlStream::Job {
 /// The stream in one context. Its lists are the owner thread's, but for a context that is lost on another one.
 class GlStream::Pipeline : public std::enable_shared_from_this<Pipeline> {
  public:
-  Pipeline(std::shared_ptr<GlSession> session, const std::vector<std::shared_ptr<const GlConv>>& chain,
-           const core::StreamOptions& options);
+  Pipeline(std::shared_ptr<GlSession> session, GlDevice& device,
+           const std::vector<std::shared_ptr<const GlConv>>& chain, const core::StreamOptions& options);
   ~Pipeline() {
-    context().discard([names = std::move(queries_)](GlState& state) {
-      state.gl.DeleteQueries(static_cast<GLsizei>(names.size()), names.data());
-    });
+    for (std::size_t i = 0; i < contexts_.size(); ++i)
+      if (contexts_[i])
+        contexts_[i]->discard([names = std::move(queries_[i])](GlState& state) {
+          state.gl.DeleteQueries(static_cast<GLsizei>(names.size()), names.data());
+        });
   }
   GlContext& context() const { return *session_->context; }
   const std::shared_ptr<GlContext>& shared_context() const { return session_->context; }
-  bool alive() const { return !broken_ && context().alive(); }
+  bool alive() const {
+    return !broken_ && context().alive() && (!apart() || (contexts_[0]->alive() && contexts_[2]->alive()));
+  }
+  /// After a time-out: contexts that wait for one another's fences go together.
+  void give_up() const {
+    for (const auto& context : contexts_)
+      if (context) context->give_up();
+  }
   void submit(std::shared_ptr<Job> job);
 
  private:
@@ -74,38 +96,64 @@ class GlStream::Pipeline : public std::enable_shared_from_this<Pipeline> {
     bool retired = false;
     ~Epoch();
   };
+  /// With contexts: a job in one of its stages (0 upload, 1 compute, 2 download). As with an epoch.
+  struct Stage {
+    std::shared_ptr<Pipeline> pipeline;
+    std::shared_ptr<Job> job;
+    std::size_t number;
+    bool retired = false;
+    ~Stage();
+  };
+  bool apart() const { return contexts_[0] != nullptr; }
+  void start_jobs();
+  void start_stage(std::shared_ptr<Job> job, std::size_t number);
+  void encode(Stage& stage, GlState& state);
+  void retire(Stage& stage, GlState& state);
   void advance();
   void encode(Epoch& epoch, GlState& state);
   void retire(Epoch& epoch, GlState& state);
   void break_down(const std::exception_ptr& error);
   void stamp(GlState& state, Job& job, std::size_t which);
-  void read_stamps(GlState& state, Job& job);
+  void read_stamps(GlState& state, Job& job, std::size_t stage);
 
   const std::shared_ptr<GlSession> session_;
+  std::array<std::shared_ptr<GlContext>, 3>
+      contexts_;  ///< of upload, compute, download; in epochs the middle one alone
   const core::StreamOptions options_;
   const bool accumulate_;
   struct Set {
     std::shared_ptr<GlStorage> src, dst;
     std::vector<std::function<void(GlState&)>> convolutions;
   };
-  std::array<Set, kSets> sets_;
+  std::vector<Set> sets_;
   std::atomic<bool> broken_ = false;
 
   std::mutex order_;  ///< epochs reach the context in the order in which they were put together
   std::mutex mutex_;
   std::deque<std::shared_ptr<Job>> waiting_, uploaded_, computed_;
+  std::size_t started_ = 0, done_ = 0;  ///< jobs that took, and gave back, a set
   int epochs_ = 0;
   std::size_t count_ = 0;
 
-  // The owner thread's own.
-  std::vector<GLuint> queries_;     ///< free
-  Clock::duration clock_offset_{};  ///< steady_clock minus the GPU's
+  std::array<std::vector<GLuint>, 3> queries_;  ///< free ones of each context, its thread's own
+  Clock::duration clock_offset_{};              ///< steady_clock minus the GPU's
 };
 
-GlStream::Pipeline::Pipeline(std::shared_ptr<GlSession> session,
+GlStream::Pipeline::Pipeline(std::shared_ptr<GlSession> session, GlDevice& device,
                              const std::vector<std::shared_ptr<const GlConv>>& chain,
                              const core::StreamOptions& options)
     : session_(std::move(session)), options_(options), accumulate_(chain.back()->desc().accumulate) {
+  contexts_[1] = session_->context;
+  if (use_contexts(session_->context->info())) {
+    try {
+      auto beside = device.beside(*session_);
+      contexts_[0] = std::move(beside[0]);
+      contexts_[2] = std::move(beside[1]);
+    } catch (const Error& e) {
+      core::log(LogLevel::info, session_->context->info().renderer, ": no contexts for copies alone: ", e.what());
+    }
+  }
+  sets_.resize(apart() ? kContextSets : kEpochSets);
   const auto memory = [&](std::size_t floats) {
     return GlStorage::device_local(session_->context, floats * sizeof(float));
   };
@@ -130,10 +178,98 @@ void GlStream::Pipeline::submit(std::shared_ptr<Job> job) {
     const std::scoped_lock lock(mutex_);
     if (broken_)
       core::fail(ErrorCode::device_lost, "an earlier job of this executor failed on the device; submit again");
-    job->set = count_++ % kSets;
+    job->set = count_++ % sets_.size();
     waiting_.push_back(std::move(job));
   }
-  advance();
+  if (apart())
+    start_jobs();
+  else
+    advance();
+}
+
+// Jobs take their sets in turn and are done in order, so the next set is free once as many jobs are done.
+void GlStream::Pipeline::start_jobs() {
+  const std::scoped_lock in_order(order_);
+  for (;;) {
+    std::shared_ptr<Job> job;
+    {
+      const std::scoped_lock lock(mutex_);
+      if (broken_ || waiting_.empty() || started_ - done_ >= sets_.size()) return;
+      job = std::move(waiting_.front());
+      waiting_.pop_front();
+      ++started_;
+    }
+    start_stage(std::move(job), 0);
+  }
+}
+
+void GlStream::Pipeline::start_stage(std::shared_ptr<Job> job, std::size_t number) {
+  const auto stage = std::shared_ptr<Stage>(new Stage{shared_from_this(), std::move(job), number});
+  (void)contexts_[number]->submit([stage](GlState& state) { stage->pipeline->encode(*stage, state); },
+                                  [stage](GlState& state) { stage->pipeline->retire(*stage, state); });
+}
+
+// The stage before has put its fence into its own context's commands; this context's wait for it on the GPU.
+void GlStream::Pipeline::encode(Stage& stage, GlState& state) {
+  const GladGLContext& gl = state.gl;
+  Job& job = *stage.job;
+  const Set& set = sets_[job.set];
+  const auto begin = Clock::now();
+  try {
+    if (job.fence != nullptr) {
+      gl.WaitSync(job.fence, 0, GL_TIMEOUT_IGNORED);
+      gl.DeleteSync(std::exchange(job.fence, nullptr));
+    }
+    stamp(state, job, 2 * stage.number);
+    if (stage.number == 0) {
+      DeviceCopy::encode_by_driver(state, job.staging->up->name(), set.src->name(), job.staging->up->bytes());
+      if (accumulate_)
+        DeviceCopy::encode_by_driver(state, job.staging->down->name(), set.dst->name(), job.staging->down->bytes());
+    } else if (stage.number == 2) {
+      DeviceCopy::encode_by_driver(state, set.dst->name(), job.staging->down->name(), job.staging->down->bytes());
+    } else if (!options_.copies_only) {
+      for (const auto& convolution : set.convolutions) convolution(state);
+    }
+    stamp(state, job, 2 * stage.number + 1);
+    if (stage.number == 1) {
+      gl.MemoryBarrier(GL_BUFFER_UPDATE_BARRIER_BIT);
+      job.times.dispatch = {begin, Clock::now()};
+    }
+    if (stage.number < 2) job.fence = gl.FenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.Flush();
+    state.check("a job of an executor");
+    if (stage.number < 2) start_stage(stage.job, stage.number + 1);
+  } catch (...) {
+    break_down(std::current_exception());
+    job.fail(std::current_exception());
+    throw;  // the context must know if it is lost
+  }
+}
+
+// On the thread of the stage's context; a job's stages may be seen to end in any order.
+void GlStream::Pipeline::retire(Stage& stage, GlState& state) {
+  stage.retired = true;
+  Job& job = *stage.job;
+  read_stamps(state, job, stage.number);
+  if (--job.stages > 0) return;
+  job.times.seen = Clock::now();
+  job.succeed();
+  {
+    const std::scoped_lock lock(mutex_);
+    ++done_;
+  }
+  try {
+    start_jobs();
+  } catch (...) {
+    break_down(std::current_exception());
+  }
+}
+
+GlStream::Pipeline::Stage::~Stage() {
+  if (retired) return;
+  const auto error = error_of(ErrorCode::device_lost, kLost);
+  pipeline->break_down(error);
+  job->fail(error);
 }
 
 // Queues the next epoch if there is room. One without an upload waits for the GPU to have nothing else: until then an
@@ -202,7 +338,7 @@ void GlStream::Pipeline::encode(Epoch& epoch, GlState& state) {
 void GlStream::Pipeline::retire(Epoch& epoch, GlState& state) {
   epoch.retired = true;
   if (epoch.down) {
-    read_stamps(state, *epoch.down);
+    for (std::size_t stage = 0; stage < 3; ++stage) read_stamps(state, *epoch.down, stage);
     epoch.down->times.seen = Clock::now();
     epoch.down->succeed();
   }
@@ -219,8 +355,7 @@ void GlStream::Pipeline::retire(Epoch& epoch, GlState& state) {
 
 GlStream::Pipeline::Epoch::~Epoch() {
   if (pipeline == nullptr || retired) return;
-  const auto error = error_of(ErrorCode::device_lost,
-                              "the OpenGL context failed before this job was done; the device re-opens on next use");
+  const auto error = error_of(ErrorCode::device_lost, kLost);
   pipeline->break_down(error);
   for (const auto& job : {up, compute, down})
     if (job) job->fail(error);
@@ -242,27 +377,27 @@ void GlStream::Pipeline::break_down(const std::exception_ptr& error) {
 // The convolutions are always timed, for the busy share; copies only for a trace.
 void GlStream::Pipeline::stamp(GlState& state, Job& job, std::size_t which) {
   if (!options_.timed && which / 2 != 1) return;
-  if (queries_.empty()) {
-    queries_.resize(12);
-    state.gl.GenQueries(static_cast<GLsizei>(queries_.size()), queries_.data());
+  std::vector<GLuint>& free = queries_[apart() ? which / 2 : 1];
+  if (free.empty()) {
+    free.resize(12);
+    state.gl.GenQueries(static_cast<GLsizei>(free.size()), free.data());
   }
-  job.stamps[which] = queries_.back();
-  queries_.pop_back();
+  job.stamps[which] = free.back();
+  free.pop_back();
   state.gl.QueryCounter(job.stamps[which], GL_TIMESTAMP);
 }
 
-void GlStream::Pipeline::read_stamps(GlState& state, Job& job) {
-  std::array<Clock::time_point, 6> at = {};
-  for (std::size_t i = 0; i < at.size(); ++i) {
-    if (job.stamps[i] == 0) continue;
+void GlStream::Pipeline::read_stamps(GlState& state, Job& job, std::size_t stage) {
+  std::array<Clock::time_point, 2> at = {};
+  for (std::size_t i = 0; i < 2; ++i) {
+    GLuint& query = job.stamps[2 * stage + i];
+    if (query == 0) return;
     GLuint64 ns = 0;
-    state.gl.GetQueryObjectui64v(job.stamps[i], GL_QUERY_RESULT, &ns);
+    state.gl.GetQueryObjectui64v(query, GL_QUERY_RESULT, &ns);
     at[i] = Clock::time_point(std::chrono::nanoseconds(ns) + clock_offset_);
-    queries_.push_back(std::exchange(job.stamps[i], 0));
+    queries_[apart() ? stage : 1].push_back(std::exchange(query, 0));
   }
-  job.times.upload = {at[0], at[1]};
-  job.times.compute = {at[2], at[3]};
-  job.times.download = {at[4], at[5]};
+  (stage == 0 ? job.times.upload : stage == 1 ? job.times.compute : job.times.download) = {at[0], at[1]};
 }
 
 GlStream::GlStream(std::shared_ptr<GlDevice> device, std::vector<std::shared_ptr<const GlConv>> chain,
@@ -277,7 +412,7 @@ std::shared_ptr<GlStream::Pipeline> GlStream::pipeline() {
   const std::scoped_lock lock(mutex_);
   if (pipeline_ == nullptr || !pipeline_->alive()) {
     pipeline_ = nullptr;
-    pipeline_ = std::make_shared<Pipeline>(device_->session(), chain_, options_);
+    pipeline_ = std::make_shared<Pipeline>(device_->session(), *device_, chain_, options_);
   }
   return pipeline_;
 }
@@ -305,8 +440,13 @@ std::function<StreamTimes()> GlStream::submit(const core::StreamMemory& memory) 
     core::fail(ErrorCode::device_lost, "this job's memory was lost with the OpenGL context; acquire a new slot");
   auto landed = std::make_shared<std::future<void>>(job->landed.get_future());
   through->submit(job);
-  return [job, landed, context = through->shared_context()] {
-    context->wait(*landed);
+  return [job, landed, through] {
+    try {
+      through->context().wait(*landed);
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::timeout) through->give_up();
+      throw;
+    }
     return job->times;
   };
 }

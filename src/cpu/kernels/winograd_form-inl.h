@@ -200,8 +200,8 @@ class Winograd {
   static void multiply_panel(const WinogradTask& task, int panel, int vectors) {
     const WinogradShape& s = task.shape;
     const std::ptrdiff_t panel_stride = std::ptrdiff_t{vectors} * kLanes, row = v_row(s.c);
-    const int groups = (task.tiles + kTileRows - 1) / kTileRows;
-    const int slices = (kSlices + groups - 1) / groups;  // fetched by each row group
+    const int groups = (task.tiles + kTileRows - 1) / kTileRows;  // of nearly equal size
+    const int slices = (kSlices + groups - 1) / groups;           // fetched by each row group
     for (int point = 0; point < kPoints * kPoints; ++point) {
       const float* weights = task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel} * kPanel);
       const float* v = task.v + point * v_stride(s.c, task.tiles);
@@ -211,12 +211,11 @@ class Winograd {
         const float* b = weights + c * panel_stride;
         // What follows b: more channels, or this panel at the next point. Row groups share its slices.
         const float* next = c + depth < s.c ? b + depth * panel_stride : weights + s.c * padded(s.k);
-        for (int t = 0; t < task.tiles; t += kTileRows) {
+        for (int group = 0; group < groups; ++group) {
           const std::ptrdiff_t slice = depth * kLineFloats;
-          const int group = t / kTileRows;
+          const int t = task.tiles * group / groups, rows = task.tiles * (group + 1) / groups - t;
           const Rows a = {v + t * row + c, row, next + group * slices * slice, slice,
                           group * slices < kSlices ? slices : 0};
-          const int rows = std::min(kTileRows, task.tiles - t);
           float* to = out + t * kFilterVectors * kProducts;
           if (rows == kTileRows && vectors == kFilterVectors)
             multiply_tile<kTileRows, kFilterVectors>(a, b, panel_stride, depth, c > 0, to, kFilterVectors * kProducts,
@@ -364,7 +363,7 @@ class Winograd {
  public:
   static constexpr WinogradForm form() {
     constexpr std::size_t staged = kLine * kPoints * kLanes;
-    return {kTileRows, 1, kPanel, kLanes, &v_floats, &m_floats, staged, &transform_input, &multiply};
+    return {1, 1, kPanel, kLanes, &v_floats, &m_floats, staged, &transform_input, &multiply};
   }
 };
 

@@ -1,5 +1,6 @@
 // gl.winograd_f4x4 and gl.winograd_f2x2: three dispatches a chunk of tiles; see shaders/winograd.glsl. Chunks only
-// bound memory and time: keeping V and M in the L2 of an H200 by small ones cost more in launches than it saved.
+// bound memory and time: keeping V and M in the L2 of an H200 by small ones
+// cost more in launches than it saved, and gigabytes cost more in address translation.
 #include <algorithm>
 #include <bit>
 
@@ -10,7 +11,7 @@
 namespace convrt::gl {
 namespace {
 
-constexpr std::int64_t kWorkspaceFloats = (352LL << 20U) / 4;  // of V and M together
+constexpr std::int64_t kWorkspaceFloats = (256LL << 20U) / 4;  // of V and M together
 // Transformed weights larger than this do not stay in a device's cache while tile blocks pass: points then run slowest.
 constexpr std::int64_t kCachedWeightsFloats = (12LL << 20U) / 4;
 

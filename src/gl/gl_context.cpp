@@ -144,7 +144,8 @@ void GlContext::push(Item item) {
 
 void GlContext::post(Job job, Job after, std::shared_ptr<ErrorSlot> errors) {
   const bool fenced = after != nullptr;
-  Hearer hearer{.promise = {}, .errors = errors != nullptr ? std::move(errors) : errors_};
+  Hearer hearer{.promise = {}, .errors = errors_};
+  if (errors != nullptr) hearer.errors = std::move(errors);
   push({.job = std::move(job), .after = std::move(after), .hearer = std::move(hearer), .fenced = fenced});
 }
 

@@ -196,7 +196,8 @@ EglContext::EglContext(const EglDevice& device, bool robust_access, const EglCon
                             {EGL_CONTEXT_OPENGL_RESET_NOTIFICATION_STRATEGY, EGL_LOSE_CONTEXT_ON_RESET});
         if (robust) attributes.insert(attributes.end(), {EGL_CONTEXT_OPENGL_ROBUST_ACCESS, EGL_TRUE});
         attributes.push_back(EGL_NONE);
-        context_ = eglCreateContext(display_, config, share == nullptr ? EGL_NO_CONTEXT : share->context_, attributes.data());
+        context_ =
+            eglCreateContext(display_, config, share == nullptr ? EGL_NO_CONTEXT : share->context_, attributes.data());
       }
   }
   if (context_ == nullptr) refuse("it refuses an OpenGL core context of 4.3 or higher");

@@ -1,84 +1,112 @@
 // B of the implicit GEMM for any filter size, stride, dilation and padding, without a division per element: what a
-// pixel needs is worked out once, what a tap needs once a tap, and a channel costs one addition.
+// pixel needs is worked out once, what a tap needs once a tap, and a step costs one addition a pixel.
 //
-// NCHW: an invocation stages four neighbouring pixels of PASSES_B channels. NHWC: four channels of PASSES_B pixels.
+// NCHW: an invocation stages a quad of pixels for PASSES_B channels. NHWC: four channels of PASSES_B pixels.
+// POINTWISE: one tap without padding, so that every address of a pixel is inside. WHOLE_STEPS: the channels of a group
+// are a multiple of BK.
+#ifndef POINTWISE
+#define POINTWISE 0
+#endif
+#ifndef WHOLE_STEPS
+#define WHOLE_STEPS 0
+#endif
 #define SLOTS (PASSES_B > 4 ? PASSES_B : 4)
+#define OUTSIDE (-0x40000000)  // stays negative whatever a channel adds
 
 struct Slot {
-  int at;    // index of tap (0, 0), channel 0 of the group
+  int at;    // index of tap (0, 0) at the first channel that this invocation stages
   int y, x;  // source position of tap (0, 0)
 };
 Slot slots[SLOTS];
-int tap_at[SLOTS];  // index of the current tap, channel 0 of the group; -1 where it lies in the padding
+int load_at[SLOTS];  // the same of the next step; OUTSIDE in the padding
+int tap, channel;    // of the next step
 
-#define QUADS_BN (BN / 4)
-#define QUADS_BK (BK / 4)
+int staged_channel() { return NHWC == 1 ? local_index() % QUADS_BK * 4 : local_index() / QUADS_BN; }
 
 Slot make_slot(Tile tile, int index) {
-  Slot slot = Slot(0, -0x40000000, 0);  // past the last pixel: no tap is inside
+#if POINTWISE
+  index = min(index, pixel_count() - 1);  // what is past the last pixel is never stored
+#endif
+  Slot slot = Slot(OUTSIDE, OUTSIDE, 0);
   if (index < pixel_count()) {
     Pixel pixel = make_pixel(index);
-    slot = Slot(src_index(pixel.image, tile.group * channels_per_group(), pixel.y, pixel.x), pixel.y, pixel.x);
+    int first = tile.group * channels_per_group() + staged_channel();
+    slot = Slot(src_index(pixel.image, first, pixel.y, pixel.x), pixel.y, pixel.x);
   }
   return slot;
 }
 
-void make_slots(Tile tile) {
+void select_tap() {
+#if POINTWISE
+  for (int i = 0; i < SLOTS; ++i) load_at[i] = slots[i].at + channel * channel_step();
+#else
+  int r = tap / S;
+  int dy = r * DILATION_H, dx = (tap - r * S) * DILATION_W;
+  int step = (dy * conv.w + dx) * column_step() + channel * channel_step();
+  for (int i = 0; i < (NHWC == 1 ? PASSES_B : 4); ++i) {
+    bool inside = uint(slots[i].y + dy) < uint(conv.h) && uint(slots[i].x + dx) < uint(conv.w);
+    load_at[i] = inside ? slots[i].at + step : OUTSIDE;
+  }
+#endif
+}
+
+void begin_src(Tile tile, int step) {
   int first = tile.pixels * BN;
   if (NHWC == 1) {
     for (int i = 0; i < PASSES_B; ++i)
       slots[i] = make_slot(tile, first + local_index() / QUADS_BK + i * (LOCAL / QUADS_BK));
   } else {
-    for (int i = 0; i < 4; ++i) slots[i] = make_slot(tile, first + local_index() % QUADS_BN * 4 + i);
+    for (int i = 0; i < 4; ++i) slots[i] = make_slot(tile, first + quad_pixel(local_index() % QUADS_BN, i));
   }
+  int steps_a_tap = padded_channels() / BK;
+  tap = step / steps_a_tap;
+  channel = (step - tap * steps_a_tap) * BK;
+  select_tap();
 }
 
-void select_tap(int tap) {
-  int r = tap / S;
-  int dy = r * DILATION_H, dx = (tap - r * S) * DILATION_W;
-  int step = (dy * conv.w + dx) * column_step();
-  for (int i = 0; i < (NHWC == 1 ? PASSES_B : 4); ++i) {
-    bool inside = uint(slots[i].y + dy) < uint(conv.h) && uint(slots[i].x + dx) < uint(conv.w);
-    tap_at[i] = inside ? slots[i].at + step : -1;
-  }
-}
+// c: counted within the group.
+bool loads(int at, int c) { return (POINTWISE == 1 || at >= 0) && (WHOLE_STEPS == 1 || c < channels_per_group()); }
 
 #if SRC_VEC4
-vec4 load_channels(int at, int c) { return at >= 0 && c < channels_per_group() ? src4[(at + c) >> 2] : vec4(0.0); }
+vec4 load4(int at, int c) {
+  vec4 x = vec4(0.0);
+  if (loads(at, c)) x = src4[at >> 2];
+  return x;
+}
 #else
 float load(int at, int c) {
-  float value = 0.0;
-  if (at >= 0 && c < channels_per_group()) value = src[at + c * channel_step()];
-  return value;
+  float x = 0.0;
+  if (loads(at, c)) x = src[at];
+  return x;
 }
-vec4 load_channels(int at, int c) { return vec4(load(at, c), load(at, c + 1), load(at, c + 2), load(at, c + 3)); }
 #endif
 
-// src elements of the current tap for the channels c .. c+BK-1 of the group.
-void fetch_src(int c) {
+void fetch_src() {
+#if !POINTWISE
+  if (channel >= channels_per_group()) {
+    channel = 0;
+    ++tap;
+    select_tap();
+  }
+#endif
   for (int pass = 0; pass < PASSES_B; ++pass) {
+    if (NHWC == 1) {
+      int at = load_at[pass], c = channel + staged_channel();
 #if SRC_VEC4
-    stage_b[pass] = load_channels(tap_at[pass], c + local_index() % QUADS_BK * 4);
+      stage_b[pass] = load4(at, c);
 #else
-    if (NHWC == 1) {
-      stage_b[pass] = load_channels(tap_at[pass], c + local_index() % QUADS_BK * 4);
-    } else {
-      int channel = c + local_index() / QUADS_BN + pass * (LOCAL / QUADS_BN);
-      stage_b[pass] = vec4(load(tap_at[0], channel), load(tap_at[1], channel), load(tap_at[2], channel),
-                           load(tap_at[3], channel));
-    }
+      stage_b[pass] = vec4(load(at, c), load(at + 1, c + 1), load(at + 2, c + 2), load(at + 3, c + 3));
 #endif
-  }
-}
-
-void put_src(int buffer_index) {
-  for (int pass = 0; pass < PASSES_B; ++pass) {
-    if (NHWC == 1) {
-      int pixel = local_index() / QUADS_BK + pass * (LOCAL / QUADS_BK), channel = local_index() % QUADS_BK * 4;
-      for (int i = 0; i < 4; ++i)
-        tile_b[buffer_index][(channel + i) * QUADS_BN + pixel / 4][pixel % 4] = stage_b[pass][i];
     } else {
-      tile_b[buffer_index][local_index() + pass * LOCAL] = stage_b[pass];
+      int c = channel + staged_channel() + pass * (LOCAL / QUADS_BN), to = pass * (LOCAL / QUADS_BN) * channel_step();
+#if SRC_VEC4
+      stage_b[pass] = load4(load_at[0] + to, c);
+#else
+      stage_b[pass] = vec4(load(load_at[0] + to, c), load(load_at[1] + to, c), load(load_at[2] + to, c),
+                           load(load_at[3] + to, c));
+#endif
     }
   }
+  channel += BK;
+  for (int i = 0; i < SLOTS; ++i) load_at[i] += BK * channel_step();
 }

@@ -1,7 +1,7 @@
 #version 430 core
-// large_256: implicit GEMM by 256 invocations. The next step's elements are fetched into registers while the current
-// tile is multiplied, then put into the other of two shared tiles: one barrier a step, and memory latency hidden behind
-// TM*TN*BK multiply-adds an invocation. For layers with many pixels and filters.
+// large_256: implicit GEMM by 256 invocations (medium_128: by 128, four work groups a processor of NVIDIA's instead of
+// two, which hide one another's prologues and epilogues where the depth is short). For layers with many pixels and
+// filters.
 #ifndef BM
 #define BM 128  // filters a tile
 #endif
@@ -17,60 +17,11 @@
 #ifndef TN
 #define TN 8  // pixels an invocation
 #endif
-#define LOCAL 256
-#define BUFFERS 2
+#ifndef LOCAL
+#define LOCAL 256  // invocations: BM/TM * BN/TN
+#endif
 
 #include "gemm_tile.glsl"
 #include "gather.glsl"
 
-int tap, channel;  // of the next fetch
-
-void first_step() {
-  tap = channel = 0;
-  select_tap(0);
-}
-
-void fetch(Tile tile) {
-  if (channel >= channels_per_group()) {
-    channel = 0;
-    select_tap(++tap);
-  }
-  fetch_filters(tile, tap, channel);
-  fetch_src(channel);
-  channel += BK;
-}
-
-void main() {
-  FOR_EACH_TILE(BM, BN) {
-    Tile tile = make_tile(tile_index, BM);
-    make_slots(tile);
-    clear_sums();
-    first_step();
-    int steps = R * S * (padded_channels() / BK);
-    fetch(tile);
-    put_filters(0);
-    put_src(0);
-    memoryBarrierShared();
-    barrier();
-    for (int step = 1; step <= steps; step += 2) {  // two at a time: which shared tile is known at compile time
-      if (step < steps) fetch(tile);
-      multiply(0);
-      if (step < steps) {
-        put_filters(1);
-        put_src(1);
-      }
-      memoryBarrierShared();
-      barrier();
-      if (step == steps) break;
-      if (step + 1 < steps) fetch(tile);
-      multiply(1);
-      if (step + 1 < steps) {
-        put_filters(0);
-        put_src(0);
-      }
-      memoryBarrierShared();
-      barrier();
-    }
-    store_tile(tile);
-  }
-}
+void main() { multiply_tiles(); }

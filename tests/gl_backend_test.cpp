@@ -9,6 +9,7 @@
 #include <numeric>
 #include <optional>
 #include <random>
+#include <stdexcept>
 #include <set>
 #include <thread>
 
@@ -394,6 +395,68 @@ TEST_F(GlFaults, ThreadsThatNeedTheSameProgramCompileItOnce) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(compilations, 1);
   for (const std::vector<float>& result : results) EXPECT_EQ(result, expected);
+}
+
+// Work groups that share a tile meet at counters that all plans of the device use. Whoever arrives last, the bits stay
+// the same, and the counters are left as they were found: many runs of plans by turns, one with a workspace of other
+// use, all planned for a card with many processors.
+TEST_F(GlFaults, SharedTilesGiveTheSameBitsWhoeverArrivesLast) {
+  using namespace convrt::gl;
+  struct Layer {
+    Conv2dDesc desc;
+    std::shared_ptr<GlConv> conv;
+    std::shared_ptr<GlBuffer> src, dst;
+    std::vector<float> result;
+  };
+  GlInfo info = gl_->session()->context->info();
+  info.compute_units = 64;
+  info.software = false;
+  const auto backend = convrt::core::Access::backend(*mine_);
+  const auto layer = [&](const char* problem, std::string_view kernel, bool whole) {
+    const Conv2dDesc desc = Conv2dDesc::parse(problem);
+    const auto reals = [](std::size_t count) {
+      std::minstd_rand random(7);
+      std::vector<float> values(count);
+      for (float& v : values) v = static_cast<float>(random() % 2001) / 1000.0F - 1.0F;
+      return values;
+    };
+    const auto weights = whole ? integers(desc.weights_size(), 1) : reals(desc.weights_size());
+    const auto src = whole ? integers(desc.src_size(), 2) : reals(desc.src_size());
+    const auto list = configs(desc, info);
+    const auto found = std::find_if(list.begin(), list.end(), [&](const Config& c) { return c.name == kernel; });
+    if (found == list.end()) throw std::runtime_error("no kernel " + std::string(kernel));
+    const Config config = *found;
+    const auto packed = std::make_shared<GlWeights>(pack_weights(config, desc, weights),
+                                                    std::vector<float>(static_cast<std::size_t>(desc.k), 0.0F));
+    EXPECT_GT(recipe(config, desc, info).workspace_floats, 0U) << kernel;
+    Layer made{desc, std::make_shared<GlConv>(gl_, info, config, desc, packed),
+               std::make_shared<GlBuffer>(backend.get(), gl_, desc.src_size()),
+               std::make_shared<GlBuffer>(backend.get(), gl_, desc.dst_size()), std::vector<float>(desc.dst_size())};
+    made.src->upload(src);
+    made.conv->enqueue(made.src, made.dst);
+    made.dst->download(made.result);
+    if (whole) {
+      EXPECT_EQ(made.result, oracle(desc, weights, {}, src)) << kernel;
+    }
+    return made;
+  };
+  std::vector<Layer> layers;
+  for (const bool whole : {true, false}) {
+    layers.push_back(layer("n1c512h4w4k70r1s1+relu", "gl.pointwise.64x64x8", whole));
+    layers.push_back(layer("n1c96h5w5k40r3s3ph1pw1+nhwc", "gl.lds_64.32x32x16", whole));
+    layers.push_back(layer("n1c40h9w9k33r3s3ph1pw1", "gl.winograd_f4x4.64x64x8.8x8", false));
+    layers.push_back(layer("n1c700h3w5k130r1s1sh2sw2", "gl.pointwise.32x32x32", whole));
+  }
+  std::vector<float> again;
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i <= round % 3; ++i)
+      for (Layer& l : layers) l.conv->enqueue(l.src, l.dst);
+    for (Layer& l : layers) {
+      again.assign(l.result.size(), -1);
+      l.dst->download(again);
+      ASSERT_EQ(again, l.result) << l.desc.str() << " round " << round;
+    }
+  }
 }
 
 TEST_F(GlFaults, TwoContextsWorkInTwoThreads) {

@@ -113,8 +113,7 @@ TEST(Order, TilesShrinkWithTheProblem) {
   };
   EXPECT_GT(tiles_of_first("n32c256h56w56k256r1s1"), tiles_of_first("n1c256h14w14k256r1s1"));
   EXPECT_TRUE(configs(Conv2dDesc::parse("n8c64h56w56k64r3s3ph1pw1g64"), info).front().name.starts_with("gl.depthwise"));
-  EXPECT_TRUE(
-      configs(Conv2dDesc::parse("n8c3h224w224k64r7s7sh2sw2ph3pw3"), info).front().name.starts_with("gl.few_ch"));
+  EXPECT_TRUE(configs(Conv2dDesc::parse("n8c3h224w224k64r7s7sh2sw2ph3pw3"), info).front().name.starts_with("gl.flatt"));
 }
 
 // What a step's parameter block says, by the offsets of shaders/common.glsl.
@@ -127,6 +126,7 @@ struct Words {
   int end_tile() const { return at(23); }
   int first_block() const { return at(24); }
   int block_end() const { return at(25); }
+  int parts() const { return at(29); }
   const std::vector<std::uint32_t>& words;
 };
 
@@ -162,7 +162,7 @@ class Replay {
     const Words w(step);
     EXPECT_LE(step.groups[0], info_.limits.max_groups[0]);
     EXPECT_LE(step.groups[1], info_.limits.max_groups[1]);
-    EXPECT_GE(std::int64_t{step.groups[0]} * step.groups[1], w.end_tile() - w.first_tile());
+    EXPECT_GE(std::int64_t{step.groups[0]} * step.groups[1], (w.end_tile() - w.first_tile()) * w.parts());
     for (const Binding& b : step.buffers) {
       EXPECT_EQ(b.offset_bytes % info_.limits.block_alignment, 0U);
       EXPECT_LE(b.size_bytes, info_.limits.max_block_bytes);
@@ -313,6 +313,37 @@ TEST(Recipe, ImagesAreNoDefine) {
   }
 }
 
+// What lets work groups share a tile: room for their sums, a counter a tile, a launch of all parts.
+TEST(Recipe, FewTilesShareTheirDepth) {
+  const GlInfo info = card("hopper", 132, Vendor::nvidia);
+  int shared = 0;
+  for (const char* problem : {"n1c512h7w7k512r3s3ph1pw1", "n1c2048h7w7k512r1s1", "n1c512h7w7k512r3s3ph1pw1+nhwc"}) {
+    const Conv2dDesc desc = Conv2dDesc::parse(problem);
+    for (const Config& c : configs(desc, info)) {
+      if (!cut_by_blocking(c)) continue;
+      const Blocking b = variants()[c.row].blocking(desc, c.tile);
+      const Recipe made = recipe(c, desc, info);
+      const std::int64_t tiles = tile_count(b, desc), parts = Words(made.steps.at(0)).parts();
+      EXPECT_EQ(made.counts, parts > 1) << problem << ' ' << c.name;
+      if (parts == 1) continue;
+      ++shared;
+      EXPECT_TRUE(b.splits) << c.name;
+      EXPECT_LE(parts, depth(b, desc) / b.depth) << c.name;
+      EXPECT_LE(tiles, kCounters) << c.name;
+      ASSERT_EQ(made.steps.size(), 1U) << c.name;
+      EXPECT_EQ(made.steps[0].groups[0] * made.steps[0].groups[1], tiles * parts) << c.name;
+      EXPECT_EQ(static_cast<std::int64_t>(made.workspace_floats), tiles * parts * b.filters * b.pixels) << c.name;
+      for (const Role role : {Role::workspace, Role::counters})
+        EXPECT_TRUE(std::any_of(made.steps[0].buffers.begin(), made.steps[0].buffers.end(),
+                                [&](const Binding& binding) { return binding.role == role; }))
+            << c.name;
+    }
+  }
+  EXPECT_GT(shared, 20);
+  for (const Config& c : configs(Conv2dDesc::parse("n32c256h56w56k256r1s1"), info))
+    EXPECT_FALSE(recipe(c, Conv2dDesc::parse("n32c256h56w56k256r1s1"), info).counts) << c.name;
+}
+
 TEST(Recipe, LongWorkIsCutIntoShortDispatches) {
   const Conv2dDesc desc = Conv2dDesc::parse("n8c256h112w112k256r3s3ph1pw1");  // 118 GFLOP a run
   GlInfo info = card("gcn", 4);
@@ -337,9 +368,11 @@ TEST(Weights, EachStandsWhereTheVariantReadsIt) {
       EXPECT_EQ(seen.size() - seen.count(0.0F), weights.size()) << problem << ' ' << c.name;
       // The last filter's last tap and channel, by the formula at the top of shaders/common.glsl.
       const std::int64_t taps = std::int64_t{desc.r} * desc.s, last = block_count(b, desc) - 1;
-      const std::int64_t channels = channels_per_group(desc), padded = ceil_div(channels, b.depth) * b.depth;
+      const std::int64_t channels = channels_per_group(desc);
+      const std::int64_t padded = b.flat ? channels : ceil_div(channels, b.depth) * b.depth;
       const std::int64_t in_block = desc.k - 1 - first_filter(b, desc, last);
-      const std::int64_t at = ((last * taps + taps - 1) * padded + channels - 1) * b.filters + in_block;
+      const std::int64_t row = last * depth(b, desc) + (taps - 1) * padded + channels - 1;
+      const std::int64_t at = row * b.filters + in_block;
       EXPECT_EQ(packed.at(static_cast<std::size_t>(at)), weights.back()) << problem << ' ' << c.name;
     }
   }

@@ -10,7 +10,7 @@
 namespace convrt::gl {
 namespace {
 
-constexpr std::size_t kRoles = 5;
+constexpr std::size_t kRoles = 6;
 constexpr GLuint kParamsBinding = 3;
 
 std::size_t round_up(std::size_t value, std::size_t to) { return (value + to - 1) / to * to; }
@@ -90,8 +90,9 @@ GlConv::GlConv(std::shared_ptr<GlDevice> device, GlInfo info, Config config, con
 }
 
 void GlConv::plan_launches() {
-  const std::array<std::size_t, kRoles> floats = {desc_.src_size(), weights_->packed_floats(), desc_.dst_size(),
-                                                  static_cast<std::size_t>(desc_.k), recipe_.workspace_floats};
+  const std::array<std::size_t, kRoles> floats = {desc_.src_size(),         weights_->packed_floats(),
+                                                  desc_.dst_size(),         static_cast<std::size_t>(desc_.k),
+                                                  recipe_.workspace_floats, static_cast<std::size_t>(kCounters)};
   auto launches = std::make_shared<std::vector<Launch>>();
   for (const Step& step : recipe_.steps) {
     Launch launch;
@@ -144,14 +145,20 @@ std::shared_ptr<const GlConv::Ready> GlConv::ready() const {
 std::function<void(GlState&)> GlConv::job(std::shared_ptr<const Ready> ready, std::shared_ptr<GlStorage> src,
                                           std::shared_ptr<GlStorage> dst) const {
   std::shared_ptr<GlStorage> workspace = ready->session->workspace(workspace_bytes());
+  std::shared_ptr<GlStorage> counters = recipe_.counts ? ready->session->counters() : nullptr;
   return [ready = std::move(ready), launches = launches_, src = std::move(src), dst = std::move(dst),
-          workspace = std::move(workspace), accumulate = desc_.accumulate](GlState& state) {
+          workspace = std::move(workspace), counters = std::move(counters),
+          accumulate = desc_.accumulate](GlState& state) {
     const GladGLContext& gl = state.gl;
-    const std::array<GLuint, kRoles> names = {src->name(), ready->weights.weights->name(), dst->name(),
-                                              ready->weights.bias->name(), workspace ? workspace->name() : 0};
+    const std::array<GLuint, kRoles> names = {src->name(),
+                                              ready->weights.weights->name(),
+                                              dst->name(),
+                                              ready->weights.bias->name(),
+                                              workspace ? workspace->name() : 0,
+                                              counters ? counters->name() : 0};
     const std::array<GLuint, 5> reads = {names[0], names[1], names[3], workspace ? names[4] : names[0],
                                          accumulate ? names[2] : names[0]};
-    const std::array<GLuint, 2> writes = {names[2], workspace ? names[4] : names[2]};
+    const std::array<GLuint, 3> writes = {names[2], workspace ? names[4] : names[2], counters ? names[5] : names[2]};
     state.touch(reads, writes);
     for (const Launch& launch : *launches) {
       if (launch.after_previous) {

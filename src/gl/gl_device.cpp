@@ -4,6 +4,7 @@
 #include "core/cache_file.hpp"
 #include "core/fail.hpp"
 #include "core/log.hpp"
+#include "gl/variants.hpp"
 
 namespace convrt::gl {
 namespace {
@@ -24,6 +25,16 @@ std::shared_ptr<GlStorage> GlSession::workspace(std::size_t bytes) {
   const std::scoped_lock lock(mutex_);
   if (workspace_ == nullptr || workspace_->bytes() < bytes) workspace_ = GlStorage::device_local(context, bytes);
   return workspace_;
+}
+
+std::shared_ptr<GlStorage> GlSession::counters() {
+  const std::scoped_lock lock(mutex_);
+  if (counters_ == nullptr) {
+    const std::vector<float> zeros(kCounters, 0.0F);  // also the bits of the integer zero
+    counters_ = GlStorage::device_local(context, zeros.size() * sizeof(float));
+    transfer.upload(zeros, counters_);
+  }
+  return counters_;
 }
 
 GlDevice::GlDevice(EglDevice egl, GlContext::Options options) : egl_(std::move(egl)), options_(options) {}

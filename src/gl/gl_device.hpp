@@ -21,6 +21,9 @@ struct GlSession {
   /// Scratch of at least `bytes` that plans share: work on a device runs in order. It grows, never shrinks.
   std::shared_ptr<GlStorage> workspace(std::size_t bytes);
 
+  /// kCounters words that start as zeros; whoever counts in them leaves zeros.
+  std::shared_ptr<GlStorage> counters();
+
   const std::shared_ptr<GlContext> context;
 
  private:
@@ -38,7 +41,7 @@ struct GlSession {
 
  private:
   std::mutex mutex_;
-  std::shared_ptr<GlStorage> workspace_;
+  std::shared_ptr<GlStorage> workspace_, counters_;
   friend class GlDevice;
   struct Beside {
     std::shared_ptr<GlContext> context;

@@ -164,18 +164,33 @@ class Planner {
     const std::int64_t pixels =
         chunk.images.size() * ceil_div(chunk.rows.size(), blocking_.rows) * ceil_div(q_, blocking_.columns);
     const std::int64_t tiles = ceil_div(pixels, blocking_.pixels) * chunk.blocks.size();
-    for (const Range part : cut(tiles, tiles_a_dispatch(chunk))) {
-      const std::uint32_t count = static_cast<std::uint32_t>(part.size());
+    const std::vector<Range> dispatches = cut(tiles, tiles_a_dispatch(chunk));
+    // Dispatches that share the workspace would need barriers, and what is cut up has tiles enough.
+    const bool alone = recipe.steps.empty() && dispatches.size() == 1 && chunk.images.size() == desc_.n &&
+                       chunk.rows.size() == p_ && chunk.blocks.size() == blocks_;
+    const int parts = alone ? best_parts(blocking_, desc_, info_, tiles) : 1;
+    if (parts > 1) share_tiles(recipe, step, tiles, parts);
+    for (const Range part : dispatches) {
+      const std::uint32_t count = static_cast<std::uint32_t>(part.size() * parts);
       const std::uint32_t x = std::min(count, info_.limits.max_groups[0]);
       step.groups = {x, (count + x - 1) / x, 1};
       step.params = base_params(static_cast<int>(chunk.images.size()), static_cast<int>(lines.size()),
                                 static_cast<int>(chunk.rows.size()), pad_top);
       const auto word = [](std::int64_t v) { return static_cast<std::uint32_t>(v); };
-      step.params.insert(step.params.end(), {word(part.begin), word(part.end), word(chunk.blocks.begin),
-                                             word(chunk.blocks.end), src_offset, weights_offset, dst_offset});
+      step.params.insert(step.params.end(),
+                         {word(part.begin), word(part.end), word(chunk.blocks.begin), word(chunk.blocks.end),
+                          src_offset, weights_offset, dst_offset, word(parts)});
       step.params.resize((step.params.size() + 3) / 4 * 4);  // std140 rounds a block up to 16 bytes
       recipe.steps.push_back(step);
     }
+  }
+
+  // What work groups that share tiles add to a step: room for their sums, and a counter a tile.
+  void share_tiles(Recipe& recipe, Step& step, std::int64_t tiles, int parts) const {
+    recipe.workspace_floats = static_cast<std::size_t>(tiles * parts * blocking_.filters * blocking_.pixels);
+    recipe.counts = true;
+    step.buffers.push_back({5, Role::workspace, 0, recipe.workspace_floats * sizeof(float)});
+    step.buffers.push_back({6, Role::counters, 0, kCounters * sizeof(float)});
   }
 
   // The public parameter block (include/convrt/shader.hpp) for a part of the problem.

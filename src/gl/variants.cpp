@@ -44,14 +44,15 @@ Defines basic_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
   return defines;
 }
 
-// --- GEMM tiles: tile = {BM, BN, BK, TM, TN, shared tiles}
+// --- GEMM tiles: tile = {BM, BN, BK, TM, TN}
 
 Blocking gemm_blocking(const Conv2dDesc&, const TileSizes& t) {
   return {.filters = t[0],
           .pixels = t[1],
           .depth = t[2],
           .invocations = t[0] / t[3] * (t[1] / t[4]),
-          .shared_bytes = static_cast<std::uint32_t>(4 * t[5] * t[2] * (t[0] + t[1]))};
+          .shared_bytes = static_cast<std::uint32_t>(4 * 2 * t[2] * (t[0] + t[1])),
+          .splits = true};
 }
 std::string gemm_suffix(const TileSizes& t) { return sizes({t[0], t[1], t[2]}); }
 
@@ -65,6 +66,7 @@ void add_gemm_defines(Defines& defines, const Conv2dDesc& d, const TileSizes& t,
   constexpr const char* names[] = {"BM", "BN", "BK", "TM", "TN"};
   for (std::size_t i = 0; i < std::size(names); ++i) defines.emplace_back(names[i], std::to_string(t[i]));
   if (dst_aligned(d)) defines.emplace_back("DST_VEC4", "1");
+  if (channels_per_group(d) % t[2] == 0) defines.emplace_back("WHOLE_STEPS", "1");
   if (info.vendor == Vendor::nvidia) defines.emplace_back("UNROLL", "1");
 }
 
@@ -77,14 +79,40 @@ Defines gather_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& in
 
 bool large_fits(const Conv2dDesc& d) { return filters_per_group(d) >= 8 && channels_per_group(d) >= 4; }
 
+Defines medium_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
+  Defines defines = gather_defines(d, t, info);
+  defines.emplace_back("LOCAL", "128");
+  return defines;
+}
+
 bool pointwise_fits(const Conv2dDesc& d) {
-  return d.r == 1 && d.s == 1 && d.stride_h == 1 && d.stride_w == 1 && d.pad_top == 0 && d.pad_left == 0 &&
-         d.pad_bottom == 0 && d.pad_right == 0 && filters_per_group(d) >= 4;
+  return d.r == 1 && d.s == 1 && d.pad_top == 0 && d.pad_left == 0 && d.pad_bottom == 0 && d.pad_right == 0 &&
+         filters_per_group(d) >= 4;
 }
 Defines pointwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
   Defines defines = common_defines(d, false);
-  if (d.layout == Layout::nhwc ? channels_aligned(d) : std::int64_t{d.h} * d.w % 4 == 0)
-    defines.emplace_back("SRC_VEC4", "1");
+  const bool whole_rows = d.stride_h == 1 && d.stride_w == 1 && std::int64_t{d.h} * d.w % 4 == 0;
+  if (d.layout == Layout::nhwc ? channels_aligned(d) : whole_rows) defines.emplace_back("SRC_VEC4", "1");
+  defines.emplace_back("LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4])));
+  add_gemm_defines(defines, d, t, info);
+  return defines;
+}
+
+// --- flattened: tile = {BM, BN, BK, TM, TN}
+
+bool flattened_fits(const Conv2dDesc& d) {
+  return channels_per_group(d) <= 8 && filters_per_group(d) >= 8 &&
+         std::int64_t{d.r} * d.s * channels_per_group(d) <= 1024;
+}
+Blocking flattened_blocking(const Conv2dDesc& d, const TileSizes& t) {
+  Blocking b = gemm_blocking(d, t);
+  b.flat = true;
+  b.shared_bytes += static_cast<std::uint32_t>(16 * depth(b, d));  // ivec3 in an array takes up to 16 bytes
+  return b;
+}
+Defines flattened_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
+  Defines defines = common_defines(d);
+  defines.emplace_back("CHANNELS", std::to_string(channels_per_group(d)));
   defines.emplace_back("LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4])));
   add_gemm_defines(defines, d, t, info);
   return defines;
@@ -153,15 +181,20 @@ double rate(const Variant& variant, const Variant::Choice& choice, const Conv2dD
   return choice.rate;
 }
 
+int processors(const GlInfo& info) { return info.compute_units > 0 ? info.compute_units : info.software ? 2 : 16; }
+
 // Guessed time in units of one multiply-add at the device's peak: padded work, slowed by processors that idle in the
 // last round of tiles or have nothing to do at all.
 double guessed_time(const Variant& variant, const Variant::Choice& choice, const Conv2dDesc& desc, const GlInfo& info) {
   const Blocking b = variant.blocking(desc, choice.tile);
-  const double tiles = static_cast<double>(tile_count(b, desc));
-  const double work = tiles * b.pixels * b.rows * b.columns * static_cast<double>(block_floats(b, desc));
-  const int processors = info.compute_units > 0 ? info.compute_units : info.software ? 2 : 16;
-  const double slots = processors * (info.software ? 1.0 : std::max(2.0, 512.0 / b.invocations));
-  const double groups = tiles * b.batches;
+  const std::int64_t tiles = tile_count(b, desc);
+  if (b.splits)
+    return gemm_cycles(b, desc, info, tiles, best_parts(b, desc, info, tiles)) * 128 * processors(info) /
+           rate(variant, choice, desc, info);
+  const double work =
+      static_cast<double>(tiles) * b.pixels * b.rows * b.columns * static_cast<double>(block_floats(b, desc));
+  const double slots = processors(info) * (info.software ? 1.0 : std::max(2.0, 512.0 / b.invocations));
+  const double groups = static_cast<double>(tiles) * b.batches;
   const double rounds = std::max(1.0, groups < 8 * slots ? std::ceil(groups / slots) : groups / slots);
   return work / rate(variant, choice, desc, info) * (rounds * slots / groups);
 }
@@ -180,20 +213,24 @@ const std::vector<Variant>& variants() {
         {{32, 16, 32, 4, 4, 2}, 0.45}},
        winograd_recipe, winograd_weights},
       {"pointwise", "pointwise.comp", pointwise_fits, gemm_blocking, gemm_suffix, pointwise_defines,
-       {{{128, 128, 8, 8, 8, 2}, 0.70}, {{128, 64, 8, 8, 8, 2}, 0.68}, {{64, 128, 8, 8, 8, 2}, 0.68},
-        {{64, 64, 8, 8, 8, 2}, 0.60}, {{64, 64, 16, 4, 4, 2}, 0.48}, {{32, 32, 16, 4, 4, 2}, 0.30}}},
+       {{{64, 128, 8, 8, 8}, 0.72}, {{128, 64, 8, 8, 8}, 0.71}, {{128, 128, 8, 8, 8}, 0.50}, {{64, 64, 8, 8, 4}, 0.60},
+        {{64, 64, 16, 8, 4}, 0.60}, {{64, 32, 32, 4, 4}, 0.45}, {{32, 64, 32, 4, 4}, 0.45}, {{32, 32, 32, 4, 4}, 0.35}}},
+      {"flattened", "flattened.comp", flattened_fits, flattened_blocking, gemm_suffix, flattened_defines,
+       {{{64, 128, 8, 8, 8}, 0.60}, {{64, 64, 8, 8, 8}, 0.48}, {{32, 64, 8, 4, 8}, 0.38}}},
       {"rdna3_dual_issue", "rdna3_dual_issue.comp", rdna3_fits, rdna3_blocking, rdna3_suffix, rdna3_defines,
        {{{160, 32, 2}, 0.80}, {{96, 32, 2}, 0.79}}},
       {"large_256", "large_256.comp", large_fits, gemm_blocking, gemm_suffix, gather_defines,
-       {{{128, 128, 8, 8, 8, 2}, 0.65}, {{128, 64, 16, 8, 4, 2}, 0.58},
-        {{64, 128, 16, 4, 8, 2}, 0.57}, {{64, 64, 16, 4, 4, 2}, 0.46}}},
+       {{{128, 128, 8, 8, 8}, 0.60}, {{128, 64, 16, 8, 4}, 0.55},
+        {{64, 128, 16, 4, 8}, 0.52}, {{64, 64, 16, 4, 4}, 0.46}}},
+      {"medium_128", "large_256.comp", large_fits, gemm_blocking, gemm_suffix, medium_defines,
+       {{{128, 64, 8, 8, 8}, 0.68}, {{64, 128, 8, 8, 8}, 0.63}, {{64, 64, 8, 8, 4}, 0.58}, {{64, 64, 16, 8, 4}, 0.57},
+        {{64, 32, 32, 4, 4}, 0.42}, {{32, 64, 32, 4, 4}, 0.42}}},
       {"depthwise", "depthwise.comp", depthwise_fits, depthwise_blocking, depthwise_suffix, depthwise_defines,
        {{{3, 1}, 0.20}, {{4, 1}, 0.19}, {{7, 1}, 0.19}, {{2, 1}, 0.18}, {{7, 8}, 0.17}}},
       {"few_channels", "few_channels.comp", few_channels_fits, few_blocking, few_suffix, few_defines,
        {{{16, 4}, 0.40}, {{32, 2}, 0.38}}},
       {"lds_64", "lds_64.comp", always, gemm_blocking, gemm_suffix, gather_defines,
-       {{{64, 64, 8, 8, 8, 1}, 0.50}, {{64, 32, 16, 8, 4, 1}, 0.38}, {{32, 64, 16, 4, 8, 1}, 0.38},
-        {{32, 32, 16, 4, 4, 1}, 0.28}}},
+       {{{64, 64, 8, 8, 8}, 0.55}, {{64, 32, 16, 8, 4}, 0.45}, {{32, 64, 16, 4, 8}, 0.45}, {{32, 32, 16, 4, 4}, 0.30}}},
       {"basic_64", "basic_64.comp", always, basic_blocking, basic_suffix, basic_defines,
        {{{8}, 0.05}, {{4}, 0.03}}},
   };
@@ -205,8 +242,40 @@ std::int64_t block_count(const Blocking& b, const Conv2dDesc& d) {
   return b.grouped ? d.groups * ceil_div(filters_per_group(d), b.filters) : ceil_div(d.k, b.filters);
 }
 
-std::int64_t block_floats(const Blocking& b, const Conv2dDesc& d) {
-  return std::int64_t{b.filters} * d.r * d.s * ceil_div(channels_per_group(d), b.depth) * b.depth;
+std::int64_t block_floats(const Blocking& b, const Conv2dDesc& d) { return b.filters * depth(b, d); }
+
+std::int64_t depth(const Blocking& b, const Conv2dDesc& d) {
+  const std::int64_t taps = std::int64_t{d.r} * d.s, channels = channels_per_group(d);
+  return b.flat ? ceil_div(taps * channels, b.depth) * b.depth : taps * (ceil_div(channels, b.depth) * b.depth);
+}
+
+// A processor runs as many groups at a time as their registers allow, at a rate that grows with the warps at hand; what
+// a group does before its first multiply-add and after its last is hidden by the others as far as there are any.
+double gemm_cycles(const Blocking& b, const Conv2dDesc& d, const GlInfo& info, std::int64_t tiles, int parts) {
+  constexpr double kStartCycles = 1500, kArriveCycles = 3000, kReadBytesACycle = 48;
+  const double area = static_cast<double>(b.filters) * b.pixels, sums = area / b.invocations;
+  const double registers = sums >= 64 ? 128 : sums >= 32 ? 80 : 64;
+  const double resident = info.software ? 1 : std::clamp(std::floor(65536 / registers / b.invocations), 1.0, 32.0);
+  const double groups = static_cast<double>(tiles) * parts, load = std::ceil(groups / processors(info));
+  const double warps = std::min(load, resident) * b.invocations / 32;
+  const double rate = warps / (warps + 2);
+  double cycles =
+      load * (area * static_cast<double>(depth(b, d)) / parts / 128 / rate) + kStartCycles * std::ceil(load / resident);
+  if (parts > 1) cycles += kArriveCycles + parts * area * 4 / kReadBytesACycle;
+  return cycles;
+}
+
+int best_parts(const Blocking& b, const Conv2dDesc& d, const GlInfo& info, std::int64_t tiles) {
+  constexpr int kMostParts = 64, kLeastSteps = 4;
+  if (!b.splits || tiles == 0 || tiles > kCounters) return 1;
+  const std::int64_t part_bytes = tiles * b.filters * b.pixels * 4;
+  const std::int64_t launch = std::int64_t{info.limits.max_groups[0]} * info.limits.max_groups[1];
+  const auto most = std::min<std::int64_t>({kMostParts, depth(b, d) / b.depth / kLeastSteps, launch / tiles,
+                                            static_cast<std::int64_t>(info.limits.max_block_bytes) / part_bytes});
+  int best = 1;
+  for (int parts = 2; parts <= most; ++parts)
+    if (gemm_cycles(b, d, info, tiles, parts) < gemm_cycles(b, d, info, tiles, best)) best = parts;
+  return best;
 }
 
 std::int64_t first_filter(const Blocking& b, const Conv2dDesc& d, std::int64_t block) {
@@ -252,14 +321,14 @@ std::vector<float> pack_weights(const Config& config, const Conv2dDesc& d, std::
   if (const auto own = variants()[config.row].pack) return own(config, d, weights);
   const Blocking b = variants()[config.row].blocking(d, config.tile);
   const std::int64_t taps = std::int64_t{d.r} * d.s, channels = channels_per_group(d);
-  const std::int64_t depth = ceil_div(channels, b.depth) * b.depth;
+  const std::int64_t rows = b.flat ? channels : ceil_div(channels, b.depth) * b.depth;  // a tap
   std::vector<float> packed(static_cast<std::size_t>(block_count(b, d) * block_floats(b, d)), 0.0F);
   for (std::int64_t block = 0; block < block_count(b, d); ++block) {
     const std::int64_t begin = first_filter(b, d, block), end = first_filter(b, d, block + 1);
     for (std::int64_t k = begin; k < end; ++k)
       for (std::int64_t c = 0; c < channels; ++c)
         for (std::int64_t tap = 0; tap < taps; ++tap)
-          packed[static_cast<std::size_t>(((block * taps + tap) * depth + c) * b.filters + k - begin)] =
+          packed[static_cast<std::size_t>((block * depth(b, d) + tap * rows + c) * b.filters + k - begin)] =
               weights[static_cast<std::size_t>((k * channels + c) * taps + tap)];
   }
   return packed;

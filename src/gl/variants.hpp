@@ -29,8 +29,10 @@ struct Config {
 /// appear does not depend on n, h, w.
 std::vector<Config> configs(const Conv2dDesc& desc, const GlInfo& info);
 
-/// The device memory a step works on.
-enum class Role { src, weights, dst, bias, workspace };
+/// The device memory a step works on. Counters are kCounters words, zero between runs, shared like the workspace.
+enum class Role { src, weights, dst, bias, workspace, counters };
+
+inline constexpr std::int64_t kCounters = 4096;
 
 /// A program to compile: a file of shaders/ with defines. N is never a define.
 struct ProgramSpec {
@@ -60,6 +62,7 @@ struct Recipe {
   std::vector<ProgramSpec> programs;
   std::vector<Step> steps;
   std::size_t workspace_floats = 0;
+  bool counts = false;  ///< a step binds the counters
 };
 
 /// The weights memory holds what pack_weights returns; bias is K floats (zeros where there is none).

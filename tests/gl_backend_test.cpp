@@ -9,8 +9,8 @@
 #include <numeric>
 #include <optional>
 #include <random>
-#include <stdexcept>
 #include <set>
+#include <stdexcept>
 #include <thread>
 
 #include "convrt/convrt.hpp"

@@ -1,8 +1,8 @@
 // gl_layers: every kernel of a GL device on a suite's layers at N = 32, in TFLOP/s, checked, beside the device's own
 // multiply-add peak and copy bandwidth, all through OpenGL in one run. For a bare machine: needs a driver, no files.
 //
-// usage: gl_layers [--device=gl:0] [--kernel=PREFIX] [--suite=resnet50] [--layer=TEXT] [--n=32] [--layout=nchw|nhwc]
-//                  [--best]
+// usage: gl_layers [--device=gl:0] [--kernel=PREFIX,...] [--suite=resnet50] [--layer=TEXT,...] [--n=32]
+//                  [--layout=nchw|nhwc] [--best]
 //
 // A kernel's time is the GPU's own for 16 runs, one after another, over their number: device buffers, no host copies,
 // several hundred milliseconds of work, median of 5 series. The device is kept busy before each, since idle clocks
@@ -34,6 +34,18 @@ double ms_since(Clock::time_point start) {
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v[v.size() / 2];
+}
+
+// Whether `test(part)` holds for any part between commas; an empty list has one empty part.
+template <typename Test>
+bool any_part(const std::string& list, Test test) {
+  std::size_t begin = 0;
+  for (;;) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    if (test(list.substr(begin, end - begin))) return true;
+    if (end == list.size()) return false;
+    begin = end + 1;
+  }
 }
 
 struct Options {
@@ -89,14 +101,16 @@ void run(const Options& o) {
   std::printf("multiply-add peak %.1f TFLOP/s; copy %.2f TB/s\n", peak.tflops, peak.copy_tbytes_s);
 
   for (const bench::Workload& layer : bench::workloads(o.suite)) {
-    if (layer.desc.n != 1 || layer.name.find(o.layer) == std::string::npos) continue;
+    if (layer.desc.n != 1 ||
+        !any_part(o.layer, [&](const std::string& text) { return layer.name.find(text) != std::string::npos; }))
+      continue;
     Conv2dDesc desc = layer.desc;
     desc.n = o.n;
     desc.layout = o.layout;
     const std::vector<float> src = random_floats(desc.src_size(), 1), weights = random_floats(desc.weights_size(), 2);
     std::printf("%s %s\n", layer.name.c_str(), desc.str().c_str());
     for (const std::string& kernel : device.kernels(desc)) {
-      if (!kernel.starts_with(o.kernel)) continue;
+      if (!any_part(o.kernel, [&](const std::string& prefix) { return kernel.starts_with(prefix); })) continue;
       try {
         double compile_ms = 0;
         const double tflops = measure(device, desc, kernel, src, weights, &compile_ms);
@@ -135,8 +149,8 @@ int main(int argc, char** argv) {
       o.best = true;
     else
       return std::fprintf(stderr,
-                          "usage: gl_layers [--device=gl:0] [--kernel=PREFIX] [--suite=resnet50] [--layer=TEXT] "
-                          "[--n=32] [--layout=nchw|nhwc] [--best]\n"),
+                          "usage: gl_layers [--device=gl:0] [--kernel=PREFIX,...] [--suite=resnet50] "
+                          "[--layer=TEXT,...] [--n=32] [--layout=nchw|nhwc] [--best]\n"),
              2;
   }
   try {

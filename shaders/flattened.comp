@@ -31,7 +31,7 @@
 #define FLATTENED
 #define BY_CHANNELS false
 
-#include "gemm_tile.glsl"
+#include "gemm_steps.glsl"
 
 #define DEPTH ((R * S * CHANNELS + BK - 1) / BK * BK)
 #define FAR 0x20000000  // a row that lies inside no image

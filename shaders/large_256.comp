@@ -21,7 +21,7 @@
 #define LOCAL 256  // invocations: BM/TM * BN/TN
 #endif
 
-#include "gemm_tile.glsl"
+#include "gemm_steps.glsl"
 #include "gather.glsl"
 
 void main() { multiply_tiles(); }

@@ -18,7 +18,7 @@
 #endif
 #define LOCAL 64
 
-#include "gemm_tile.glsl"
+#include "gemm_steps.glsl"
 #include "gather.glsl"
 
 void main() { multiply_tiles(); }

@@ -26,7 +26,7 @@ struct Blocking {
   int invocations = 64;  ///< a work group
   std::uint32_t shared_bytes = 0;
   bool flat = false;    ///< the depth is taps times channels, padded as one
-  bool splits = false;  ///< work groups may share the depth of a tile (shaders/gemm_tile.glsl)
+  bool splits = false;  ///< work groups may share the depth of a tile (shaders/gemm_steps.glsl)
   double batches = 1;   ///< work groups a tile (Winograd: products that a tile's outputs are spread over)
 };
 

@@ -1,0 +1,173 @@
+// How large_256, medium_128, lds_64, flattened and pointwise_split walk along the depth of a tile, whole or a part of it.
+// Which src element stands where in B is the business of gather.glsl and flattened.comp: begin_src() and fetch_src().
+//
+//   A step is BK deep: a[BK][BM], b[BK][BN] in shared memory, both as vec4 so that a fragment is one 128-bit read, twice:
+//   the next step's elements are fetched into registers while the current one is multiplied, then put into the other
+//   pair: one barrier a step, and memory latency hidden behind TM*TN*BK multiply-adds an invocation.
+#include "gemm_tile.glsl"
+
+// Two pairs of tiles, each an array of its own and each read at [constant][constant][invocation]: a shared load is then
+// one register plus an immediate.
+shared vec4 a0[BK][TM / 4][GRID_ROWS], a1[BK][TM / 4][GRID_ROWS];
+shared vec4 b0[BK][TN / 4][GRID_COLUMNS], b1[BK][TN / 4][GRID_COLUMNS];
+
+// Rows of A and B; a step never crosses a tap.
+#ifdef FLATTENED
+int depth() { return ceil_div(R * S * CHANNELS, BK) * BK; }
+#else
+int depth() { return R * S * padded_channels(); }
+#endif
+
+void begin_src(Tile tile, int step);  // the next fetch_src() is of this step
+void fetch_src();                     // a step's elements into stage_b
+
+#if PACKED
+int filters_at;  // of the next fetch, vec4s
+
+void begin_filters(Tile tile, int step) {
+  filters_at = ((WEIGHTS_OFFSET + tile.block * depth() * BM) >> 2) + step * VECS_A + local_index();
+}
+void fetch_filters(Tile tile) {
+  for (int pass = 0; pass < PASSES_A; ++pass) stage_a[pass] = weights4[filters_at + pass * LOCAL];
+  filters_at += VECS_A;
+}
+#else
+int filters_row;  // of the next fetch
+
+void begin_filters(Tile tile, int step) { filters_row = step * BK; }
+void fetch_filters(Tile tile) {
+#ifdef FLATTENED
+  int channels = CHANNELS;
+#else
+  int channels = padded_channels();
+#endif
+  for (int pass = 0; pass < PASSES_A; ++pass) {
+    int e = local_index() + pass * LOCAL, row = filters_row + e / (BM / 4), tap = row / channels;
+    stage_a[pass] = tap < R * S ? filters4(tile, tap, row - tap * channels, e % (BM / 4) * 4) : vec4(0.0);
+  }
+  filters_row += BK;
+}
+#endif
+
+void fetch(Tile tile) {
+  fetch_filters(tile);
+  fetch_src();
+}
+
+#define PUT_A(a)                                                                                   \
+  for (int pass = 0; pass < PASSES_A; ++pass) {                                                    \
+    int e = local_index() + pass * LOCAL;                                                          \
+    a[e / (BM / 4)][e % (BM / 4) / GRID_ROWS][e % GRID_ROWS] = stage_a[pass];                      \
+  }
+#define PUT_B(b)                                                                                   \
+  for (int pass = 0; pass < PASSES_B; ++pass) {                                                    \
+    int e = local_index() + pass * LOCAL;                                                          \
+    if (BY_CHANNELS) {                                                                             \
+      int pixel = e / QUADS_BK;                                                                    \
+      for (int i = 0; i < 4; ++i)                                                                  \
+        b[e % QUADS_BK * 4 + i][pixel / 4 / GRID_COLUMNS][pixel / 4 % GRID_COLUMNS][pixel % 4] = stage_b[pass][i]; \
+    } else {                                                                                       \
+      b[e / QUADS_BN][e % QUADS_BN / GRID_COLUMNS][e % GRID_COLUMNS] = stage_b[pass];              \
+    }                                                                                              \
+  }
+
+// Row by row, pixels alternately forwards and backwards: neighbouring multiply-adds share an operand, which NVIDIA's
+// operand cache keeps.
+#define MULTIPLY(a, b)                                                                             \
+  for (int d = 0; d < BK; ++d) {                                                                   \
+    float x[TM], y[TN];                                                                            \
+    for (int i = 0; i < TM; ++i) x[i] = a[d][i / 4][row][i % 4];                                   \
+    for (int j = 0; j < TN; ++j) y[j] = b[d][j / 4][column][j % 4];                                \
+    for (int i = 0; i < TM; ++i)                                                                   \
+      for (int jj = 0; jj < TN; ++jj) {                                                            \
+        int j = i % 2 == 0 ? jj : TN - 1 - jj;                                                     \
+        sums[i][j] = fma(x[i], y[j], sums[i][j]);                                                  \
+      }                                                                                            \
+  }
+
+// sums = the steps begin .. end-1 of the tile.
+void multiply_steps(Tile tile, int begin, int end) {
+  int row = local_index() / GRID_COLUMNS, column = local_index() % GRID_COLUMNS;
+  for (int i = 0; i < TM; ++i)
+    for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
+  begin_filters(tile, begin);
+  begin_src(tile, begin);
+  fetch(tile);
+  PUT_A(a0)
+  PUT_B(b0)
+  sync_tiles();
+  for (int step = begin + 1; step <= end; step += 2) {  // two at a time: which pair is known at compile time
+    if (step < end) fetch(tile);
+    MULTIPLY(a0, b0)
+    if (step < end) {
+      PUT_A(a1)
+      PUT_B(b1)
+    }
+    sync_tiles();
+    if (step == end) break;
+    if (step + 1 < end) fetch(tile);
+    MULTIPLY(a1, b1)
+    if (step + 1 < end) {
+      PUT_A(a0)
+      PUT_B(b0)
+    }
+    sync_tiles();
+  }
+}
+
+#if PACKED
+// Too few tiles to fill the device: conv.parts work groups share a tile, each with a part of its depth. Each stores its
+// sums; the one that arrives last adds all of them, always in the same order, so the bits never depend on who is last.
+layout(std430, binding = 5) coherent restrict buffer Partial { vec4 partial_sums[]; };  // [tile][part][TM*TN/4][LOCAL]
+layout(std430, binding = 6) coherent restrict buffer Arrived { uint arrived[]; };  // [tile]: 0 before and after a run
+shared uint arrived_before;
+
+// Whether this work group is the last of its tile; then sums are the tile's.
+bool add_parts(int tile, int part) {
+  int at = (tile * conv.parts + part) * (TM * TN / 4) * LOCAL + local_index();
+  for (int i = 0; i < TM; ++i)
+    for (int j = 0; j < TN; j += 4)
+      partial_sums[at + (i * TN + j) / 4 * LOCAL] = vec4(sums[i][j], sums[i][j + 1], sums[i][j + 2], sums[i][j + 3]);
+  memoryBarrierBuffer();
+  barrier();
+  if (local_index() == 0) arrived_before = atomicAdd(arrived[tile], 1u);
+  sync_tiles();
+  if (arrived_before + 1u != uint(conv.parts)) return false;
+  memoryBarrierBuffer();
+  if (local_index() == 0) arrived[tile] = 0u;
+  at -= part * (TM * TN / 4) * LOCAL;
+  for (int i = 0; i < TM; ++i)
+    for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
+  for (int p = 0; p < conv.parts; ++p) {
+    for (int i = 0; i < TM; ++i)
+      for (int j = 0; j < TN; j += 4) {
+        vec4 x = partial_sums[at + (i * TN + j) / 4 * LOCAL];
+        for (int e = 0; e < 4; ++e) sums[i][j + e] += x[e];
+      }
+    at += (TM * TN / 4) * LOCAL;
+  }
+  return true;
+}
+
+// What main() of a GEMM variant does.
+void multiply_tiles() {
+  int group = int(gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x);
+  int index = group / conv.parts, part = group - index * conv.parts;
+  if (conv.first_tile + index >= conv.end_tile) return;
+  Tile tile = make_tile(conv.first_tile + index, BM);
+  int steps = depth() / BK;
+  multiply_steps(tile, part * steps / conv.parts, (part + 1) * steps / conv.parts);
+  if (conv.parts > 1) {
+    if (!add_parts(index, part)) return;
+  }
+  store_tile(tile);
+}
+#else
+void multiply_tiles() {
+  FOR_EACH_TILE(BM, BN) {
+    Tile tile = make_tile(tile_index, BM);
+    multiply_steps(tile, 0, depth() / BK);
+    store_tile(tile);
+  }
+}
+#endif

@@ -308,7 +308,11 @@ TEST_F(GlStream, StressTenThousandSubmissionsLeaveNothingBehind) {
   EXPECT_LE(buffers, buffers_before + 6);  // staging of a slot or two more; never per submission
   EXPECT_LE(queries, queries_before + 12);
   EXPECT_LE(syncs, 2);
+#if !defined(__SANITIZE_ADDRESS__)  // which keeps freed memory in quarantine, and reports leaks itself
   EXPECT_LT(resident_bytes(), resident_before + (std::size_t{8} << 20));
+#else
+  static_cast<void>(resident_before);
+#endif
   executor.reset();
   gl_->synchronize();
   EXPECT_EQ(buffers, 0);

@@ -230,7 +230,7 @@ class Machine {
 
   const test::Problem& problem_;
   const Conv2dDesc& desc_;
-  const GlInfo& info_;
+  GlInfo info_;
   int bm_, bn_, out_, in_;
   Recipe recipe_;
   std::map<Role, std::vector<double>> memory_;

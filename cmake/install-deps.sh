@@ -6,10 +6,11 @@ set -eu
 
 packages_of() {
   case $1 in
-    # CONVRT_GL needs glad at build time; the examples need libpng.
-    build) echo g++ cmake ninja-build libhwy-dev python3-glad libpng-dev libcli11-dev nlohmann-json3-dev ;;
+    # CONVRT_GL needs glad at build time; the examples need libpng, convrt::mpi needs an MPI.
+    build) echo g++ cmake ninja-build libhwy-dev python3-glad libpng-dev libcli11-dev nlohmann-json3-dev
+      echo libopenmpi-dev ;;
     # Mesa's llvmpipe: an OpenGL device on any machine.
-    test) echo libgtest-dev pkg-config ccache libegl1 libgl1-mesa-dri ;;
+    test) echo libgtest-dev pkg-config ccache libegl1 libgl1-mesa-dri openmpi-bin ;;
     bench) echo libbenchmark-dev libdnnl-dev python3-matplotlib ;;
     lanes) echo clang libomp-dev clang-tidy clang-format g++-aarch64-linux-gnu qemu-user googletest doxygen binutils ;;
     -h | --help) sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;

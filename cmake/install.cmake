@@ -8,7 +8,17 @@ install(TARGETS convrt EXPORT convrt-targets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
   INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-install(DIRECTORY include/convrt DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY include/convrt DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} PATTERN mpi.hpp EXCLUDE)
+set(convrt_has_mpi OFF)
+if(TARGET convrt_mpi)
+  set(convrt_has_mpi ON)
+  # Targets of their own: who does not ask for the component needs no MPI.
+  install(TARGETS convrt_mpi EXPORT convrt-mpi-targets
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(FILES include/convrt/mpi.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/convrt)
+endif()
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 if(TARGET convrt_info)
   install(TARGETS convrt_info RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
@@ -23,6 +33,10 @@ install(FILES ${PROJECT_BINARY_DIR}/convrt-config.cmake ${PROJECT_BINARY_DIR}/co
   DESTINATION ${convrt_cmake_dir})
 install(EXPORT convrt-targets NAMESPACE convrt:: DESTINATION ${convrt_cmake_dir})
 export(EXPORT convrt-targets NAMESPACE convrt:: FILE ${PROJECT_BINARY_DIR}/convrt-targets.cmake)
+if(TARGET convrt_mpi)
+  install(EXPORT convrt-mpi-targets NAMESPACE convrt:: DESTINATION ${convrt_cmake_dir})
+  export(EXPORT convrt-mpi-targets NAMESPACE convrt:: FILE ${PROJECT_BINARY_DIR}/convrt-mpi-targets.cmake)
+endif()
 
 # pkg-config: paths relative to the .pc file, so that the installed tree may move.
 set(convrt_pc_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -77,6 +77,7 @@ TEST(IncludeRule, EveryLayerLooksDownOnly) {
   check("src/core", {"convrt/", "core/"});
   check("src/cpu", {"convrt/", "core/", "cpu/"});
   check("src/gl", {"convrt/", "core/", "gl/"});
+  check("src/mpi", {"convrt/", "core/"});
 }
 
 TEST(IncludeRule, OpenGlAndHighwayStayAtHome) {

@@ -1,5 +1,6 @@
 # Builds and runs the foreign project one way. Run by ctest:
-#   cmake -D MODE=... -D SOURCE=<convrt> -D BUILD=<convrt's build> -D WORK=<scratch> [-D LAUNCHER=ccache] -P consume.cmake
+#   cmake -D MODE=... -D SOURCE=<convrt> -D BUILD=<convrt's build> -D WORK=<scratch> [-D LAUNCHER=ccache]
+#         [-D MPI=ON] -P consume.cmake
 # MODE: find_package and pkg_config (of an installation, moved after installing), build_tree, add_subdirectory,
 # fetch_content.
 cmake_minimum_required(VERSION 3.25)
@@ -12,6 +13,9 @@ file(REMOVE_RECURSE ${WORK})
 set(options -D CMAKE_BUILD_TYPE=Release -D CONVRT_SOURCE_DIR=${SOURCE} -D CMAKE_CXX_COMPILER_LAUNCHER=${LAUNCHER}
   -D CMAKE_C_COMPILER=${C_COMPILER} -D CMAKE_CXX_COMPILER=${CXX_COMPILER})
 set(mode ${MODE})
+if(MPI AND (MODE STREQUAL "build_tree" OR MODE STREQUAL "find_package"))
+  list(APPEND options -D CONSUMER_MPI=ON)
+endif()
 if(MODE STREQUAL "build_tree")
   set(mode find_package)
   list(APPEND options -D convrt_DIR=${BUILD})

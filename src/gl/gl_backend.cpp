@@ -179,10 +179,10 @@ std::shared_ptr<core::CustomProgram> GlBackend::compile_custom(const ShaderSourc
   return std::make_shared<GlCustom>(std::move(device), source);
 }
 
-void GlBackend::leave() noexcept {
-  device_->leave();
+void GlBackend::leave(std::chrono::steady_clock::time_point deadline) noexcept {
+  device_->leave(deadline);
   const std::scoped_lock lock(mutex_);
-  if (custom_ != nullptr) custom_->leave();
+  if (custom_ != nullptr) custom_->leave(deadline);
 }
 
 }  // namespace convrt::gl
@@ -206,7 +206,9 @@ std::vector<std::shared_ptr<Backend>> probe_gl() {
   // the drivers were loaded, this runs before they do.
   static const auto* const all = new std::vector<std::shared_ptr<Backend>>(backends);
   std::atexit([] {
-    for (const auto& backend : *all) static_cast<gl::GlBackend&>(*backend).leave();
+    // For all together, however many hang.
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+    for (const auto& backend : *all) static_cast<gl::GlBackend&>(*backend).leave(deadline);
   });
   return backends;
 }

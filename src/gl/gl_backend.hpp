@@ -29,7 +29,7 @@ class GlBackend final : public core::Backend {
   std::shared_ptr<core::CustomProgram> compile_custom(const ShaderSource& source) override;
 
   /// For the end of the process: no thread of ours stays in the driver.
-  void leave() noexcept;
+  void leave(std::chrono::steady_clock::time_point deadline) noexcept;
 
   const GlInfo& gl_info() const { return gl_info_; }
   GlDevice& device() { return *device_; }

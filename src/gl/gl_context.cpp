@@ -273,11 +273,17 @@ void GlContext::lose(const std::exception_ptr& error) {
   if (drop(error)) core::log(LogLevel::error, "OpenGL context of ", info_.renderer, " lost");
 }
 
-void GlContext::leave() noexcept {
+void GlContext::leave(std::chrono::steady_clock::time_point deadline) noexcept {
   try {
-    if (getpid() != process_ || thread_.get_id() == std::this_thread::get_id()) return;
-    if (!drop(std::make_exception_ptr(Error(ErrorCode::device_lost, "the process is ending")))) return;
-    for (int i = 0; i < 2000 && !ended_; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (getpid() != process_ || !thread_.joinable() || thread_.get_id() == std::this_thread::get_id()) return;
+    drop(std::make_exception_ptr(Error(ErrorCode::device_lost, "the process is ending")));
+    while (!ended_ && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    // Joined, its thread-local data is gone too, of which the driver has some.
+    if (ended_)
+      thread_.join();
+    else
+      thread_.detach();
   } catch (...) {  // no memory for the message: the process ends anyway
   }
 }

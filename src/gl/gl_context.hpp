@@ -112,9 +112,9 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   /// Finishes what was posted and ends the thread.
   void close();
 
-  /// For the end of the process: drops what waits and sees the thread out of the driver, which tears itself down next.
-  /// Waits two seconds at most. Does not throw, does not log.
-  void leave() noexcept;
+  /// For the end of the process: drops what waits and ends the thread, for the driver tears itself down next. One that
+  /// hangs in the driver is left behind at the deadline. Does not throw, does not log. Not beside close().
+  void leave(std::chrono::steady_clock::time_point deadline) noexcept;
 
   /// Deletes an OpenGL object, whenever the queue comes to it; a lost context needs no deleting. Does not throw.
   void discard(Job deletion) noexcept;

@@ -51,7 +51,7 @@ std::shared_ptr<GlSession> GlDevice::session() {
   return session_;
 }
 
-void GlDevice::leave() noexcept {
+void GlDevice::leave(std::chrono::steady_clock::time_point deadline) noexcept {
   std::shared_ptr<GlSession> current;
   {
     const std::scoped_lock lock(mutex_);
@@ -59,10 +59,10 @@ void GlDevice::leave() noexcept {
     current = session_;
   }
   if (current == nullptr) return;
-  current->context->leave();
+  current->context->leave(deadline);
   const std::scoped_lock lock(current->mutex_);
   for (const GlSession::Beside& beside : current->beside_)
-    if (beside.context != nullptr) beside.context->leave();
+    if (beside.context != nullptr) beside.context->leave(deadline);
 }
 
 std::array<std::shared_ptr<GlContext>, 2> GlDevice::beside(GlSession& session) {

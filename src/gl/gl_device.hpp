@@ -61,7 +61,7 @@ class GlDevice {
   /// Throws Error{unsupported} that says what the driver refused.
   std::shared_ptr<GlSession> session();
   /// For the end of the process: see GlContext::leave. There is no session any more.
-  void leave() noexcept;
+  void leave(std::chrono::steady_clock::time_point deadline) noexcept;
   /// Two further contexts that share the session's objects, for copies beside its work. They end with the session.
   std::array<std::shared_ptr<GlContext>, 2> beside(GlSession& session);
   /// Waits for what was enqueued; throws its first error.

@@ -60,8 +60,7 @@ struct Params {
 class Machine {
  public:
   Machine(const Config& config, const test::Problem& problem, const GlInfo& info)
-      : problem_(problem),
-        desc_(problem.desc),
+      : desc_(problem.desc),
         info_(info),
         bm_(config.tile[0]),
         bn_(config.tile[1]),
@@ -228,7 +227,6 @@ class Machine {
                   });
   }
 
-  const test::Problem& problem_;
   const Conv2dDesc& desc_;
   GlInfo info_;
   int bm_, bn_, out_, in_;

@@ -277,12 +277,14 @@ std::string check_kernel(const Device& device, const std::string& kernel, const 
   return {};
 }
 
-std::string check_kernels(const Device& device, const Conv2dDesc& desc, std::uint64_t seed, std::string_view prefix) {
+std::string check_kernels(const Device& device, const Conv2dDesc& desc, std::uint64_t seed, std::string_view prefix,
+                          const std::function<bool(const std::string&)>& wanted) {
   const Problem integers(desc, Data::integers, seed), reals(desc, Data::reals, seed);
   const bool on_cpu = device.info().id == "cpu";
   std::string complaints;
   for (const std::string& kernel : device.kernels(desc)) {
     if (!prefix.empty() && !core::names(prefix, kernel)) continue;
+    if (wanted && !wanted(kernel)) continue;
     if (!on_cpu) {
       complaints += check_kernel(device, kernel, integers, {.both_ends = false});
       complaints += check_kernel(device, kernel, reals, {.reshaped = true, .both_ends = false});

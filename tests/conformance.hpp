@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,9 +58,10 @@ std::string check_kernel(const Device& device, const std::string& kernel, const 
 /// Every kernel of the device that lists `desc` (and starts with `prefix`): both kinds of data, direct and reshaped,
 /// one thread and several. For kernels' own tests: EXPECT_EQ(check_kernels(...), ""). A GPU's plans are dear (each
 /// compiles a program) and it sees copies of the buffers alone, so there two plans per kernel have to do: integers, and
-/// reals reshaped.
+/// reals reshaped. `wanted`, where given, is asked once for each kernel, in the device's order.
 std::string check_kernels(const Device& device, const Conv2dDesc& desc, std::uint64_t seed,
-                          std::string_view prefix = {});
+                          std::string_view prefix = {},
+                          const std::function<bool(const std::string& kernel)>& wanted = {});
 
 /// The command that repeats one check.
 std::string reproduce(const Device& device, std::string_view kernel, const Conv2dDesc& desc, std::uint64_t seed);

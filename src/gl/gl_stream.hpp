@@ -14,11 +14,12 @@ namespace convrt::gl {
 
 /// Two forms. On a GPU the copies have contexts of their own, for each direction one, where the driver's copies run on
 /// the hardware's copy engines and leave the convolutions their speed; fences pass a job from context to context.
-/// (A bare probe on an NVIDIA H200: 45 and 42 GB/s at once beside a kernel 1 % slower; bench/NOTES.md: less here.) On a software device
-/// everything runs in the device's one context, in epochs. An epoch dispatches the upload of a job, the download of an
-/// earlier one and the convolutions of the one between, with no barrier among the three, so that the GPU may run them
-/// at once; the next epoch waits for it. The host copies nothing on the context's thread: jobs come and go in staging
-/// memory that stays mapped, and no convolution reads that. CONVRT_GL_STREAM=epochs|contexts chooses the form.
+/// (A bare probe on an NVIDIA H200: 45 and 42 GB/s at once beside a kernel 1 % slower; bench/NOTES.md: less here.) On a
+/// software device everything runs in the device's one context, in epochs. An epoch dispatches the upload of a job, the
+/// download of an earlier one and the convolutions of the one between, with no barrier among the three, so that the GPU
+/// may run them at once; the next epoch waits for it. The host copies nothing on the context's thread: jobs come and go
+/// in staging memory that stays mapped, and no convolution reads that. CONVRT_GL_STREAM=epochs|contexts chooses the
+/// form.
 class GlStream final : public core::Stream {
  public:
   GlStream(std::shared_ptr<GlDevice> device, std::vector<std::shared_ptr<const GlConv>> chain,

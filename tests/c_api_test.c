@@ -221,6 +221,11 @@ static void test_tune(const convrt_device* device) {
   CHECK(result.ms > 0 && result.error <= 1 && result.rejected[0] == '\0');
   FAILS(CONVRT_INVALID_ARGUMENT, "index", convrt_tune_report_at(report, 1000, &result));
   convrt_tune_report_destroy(report);
+  options.progress = NULL;
+  options.most_candidates = 1;
+  OK(convrt_tune(device, &desc, &options, &report));
+  CHECK(convrt_tune_report_count(report) <= 2);
+  convrt_tune_report_destroy(report);
   OK(convrt_tune(device, &desc, NULL, &report));
   CHECK(convrt_tune_report_complete(report) == 1);
   convrt_tune_report_destroy(report);

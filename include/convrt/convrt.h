@@ -218,10 +218,11 @@ typedef struct convrt_tune_options {
   /** After each candidate; NULL: none. Returning other than 0 ends the search. Must not call convrt_tune. */
   int (*progress)(const convrt_tune_progress* progress, void* user);
   void* user;
+  size_t most_candidates; /**< only the first so many Winograd kernels and so many others; 0: all */
 } convrt_tune_options;
 
 #define CONVRT_TUNE_OPTIONS_INIT \
-  { sizeof(convrt_tune_options), 2000.0, NULL, NULL }
+  { sizeof(convrt_tune_options), 2000.0, NULL, NULL, 0 }
 
 typedef struct convrt_tune_result {
   const char* kernel; /**< strings are valid while the report lives */

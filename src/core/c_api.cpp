@@ -428,6 +428,7 @@ convrt_status convrt_tune(const convrt_device* device, const convrt_conv2d_desc*
     if (options != nullptr) {
       check_size(options->struct_size, sizeof *options, "convrt_tune_options", "CONVRT_TUNE_OPTIONS_INIT");
       o.budget_ms = options->budget_ms;
+      o.most_candidates = options->most_candidates;
       o.cancel = stop.get_token();
       if (options->progress != nullptr)
         o.progress = [options, &stop](const convrt::TuneProgress& p) {

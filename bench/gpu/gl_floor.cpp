@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -75,22 +76,20 @@ constexpr Case kCases[] = {
 // dst = src + 1, on any number of invocations; the multiply-adds in front add zeros, which only the uniforms say.
 std::string text(const Case& c, int program) {
   constexpr int kChains = 8;  // as many that do not wait for one another
-  std::string code = "#version 430 core\nlayout(local_size_x = " + std::to_string(kLocal) +
-                     ") in;\nlayout(std430, binding = 0) buffer Src { float src[]; };\n"
-                     "layout(std430, binding = 1) buffer Dst { float dst[]; };\n"
-                     "layout(std140, binding = 0) uniform Params { float one, zero; int rounds; };\n"
-                     "void main() {\n  uint i = gl_GlobalInvocationID.x;\n  float x = src[i];\n";
+  std::ostringstream code;
+  code << "#version 430 core\nlayout(local_size_x = " << kLocal
+       << ") in;\nlayout(std430, binding = 0) buffer Src { float src[]; };\n"
+          "layout(std430, binding = 1) buffer Dst { float dst[]; };\n"
+          "layout(std140, binding = 0) uniform Params { float one, zero; int rounds; };\n"
+          "void main() {\n  uint i = gl_GlobalInvocationID.x;\n  float x = src[i];\n";
   if (c.code > 0) {
-    for (int j = 0; j < kChains; ++j)
-      code += "  float z" + std::to_string(j) + " = " + std::to_string(program) + ".0;\n";
-    code += "  for (int r = 0; r < rounds; ++r) {\n";
-    for (int j = 0; j < c.code; ++j) {
-      const std::string z = "z" + std::to_string(j % kChains);
-      code += "    " + z + " = fma(x, zero, " + z + ");\n";
-    }
-    code += "  }\n  x += zero * (z0 + z1 + z2 + z3 + z4 + z5 + z6 + z7);\n";
+    for (int j = 0; j < kChains; ++j) code << "  float z" << j << " = " << program << ".0;\n";
+    code << "  for (int r = 0; r < rounds; ++r) {\n";
+    for (int j = 0; j < c.code; ++j) code << "    z" << j % kChains << " = fma(x, zero, z" << j % kChains << ");\n";
+    code << "  }\n  x += zero * (z0 + z1 + z2 + z3 + z4 + z5 + z6 + z7);\n";
   }
-  return code + "  dst[i] = x + " + (c.reads_uniform ? "one" : "1.0") + ";\n}\n";
+  code << "  dst[i] = x + " << (c.reads_uniform ? "one" : "1.0") << ";\n}\n";
+  return code.str();
 }
 
 GLuint compile(const GladGLContext& gl, const std::string& source) {

@@ -10,16 +10,26 @@
 namespace convrt::cpu::gemm_detail {
 namespace {
 
+// A weight block stays in the cache while the tiles of a chunk pass, since sources are needed far less often. In NHWC
+// weight blocks write neighbouring memory, a piece of each pixel at a time: a chunk is what the L2 cache keeps until
+// all pieces are there, and threads take pixels rather than pieces of them, or each would fetch the other's lines.
+constexpr Index kChunkFloats = 64 * 1024;  // of the destination
+
 struct Blocking {
   Blocking(const Shape& s, const Variant& v, const GemmKernels& k)
       : lanes(k.lanes),
         vectors(ceil_div(s.group_k, k.lanes)),
         blocks(vectors, ceil_div(vectors, v.vectors)),
         row_tiles(s.q, ceil_div(s.q, v.rows)),
+        columns(s.groups * blocks.parts),
+        tiles(s.n * s.p * row_tiles.parts),
+        chunks(tiles, s.nhwc ? std::clamp<Index>(s.n * s.p * s.q * s.k / kChunkFloats, 1, tiles) : 1),
         tile_step(Index{v.vectors} * k.lanes),
         tile_floats(v.rows * tile_step) {}
   Index lanes, vectors;
   Split blocks, row_tiles;  // of the vectors of a group, of the pixels of a row
+  Index columns, tiles;     // weight blocks of all groups, tiles of all pixels
+  Split chunks;             // of the tiles
   Index tile_step, tile_floats;
 };
 
@@ -42,46 +52,46 @@ class ChannelGemm {
         depth_step_(s_.nhwc ? 1 : s_.h * s_.w),
         w_step_(s_.nhwc ? s_.c : 1) {}
 
-  Index units() const { return s_.groups * b_.blocks.parts * s_.n * s_.p * b_.row_tiles.parts; }
+  Index units() const { return b_.columns * b_.tiles; }
 
-  // Units [begin, end), all tiles of one weight block first: the block stays in the L2 cache while the source, which
-  // is needed far less often, streams.
+  // Units [begin, end): chunk by chunk, all tiles of one weight block first.
   void work(Index begin, Index end, int thread) const {
     float* scratch = run_.scratch + thread * scratch_step_;
-    Index rest = begin;
-    const auto take = [&rest](Index extent) {
-      const Index i = rest % extent;
-      rest /= extent;
-      return i;
-    };
-    Index tile = take(b_.row_tiles.parts);
-    Tile t = {};
-    t.p = take(s_.p);
-    t.n = take(s_.n);
-    Index block = take(b_.blocks.parts);
-    t.g = rest;
-    t.rows = s_.filter_rows(t.p);
-    for (Index unit = begin; unit < end; ++unit) {
-      t.q = b_.row_tiles.begin(tile);
-      t.pixels = b_.row_tiles.count(tile);
-      t.first_vector = b_.blocks.begin(block);
-      t.vectors = b_.blocks.count(block);
-      compute(t, scratch);
-      // The next unit; no divisions here, tiles of a 1x1 convolution take but a thousand cycles.
-      if (++tile < b_.row_tiles.parts) continue;
-      tile = 0;
-      const bool next_row = ++t.p < s_.p;
-      if (!next_row) t.p = 0;
-      t.rows = s_.filter_rows(t.p);
-      if (next_row || ++t.n < s_.n) continue;
-      t.n = 0;
-      if (++block < b_.blocks.parts) continue;
-      block = 0;
-      ++t.g;
+    while (begin < end) {
+      const Index chunk = b_.chunks.part_of(begin / b_.columns), count = b_.chunks.count(chunk);
+      const Index at = begin - b_.chunks.begin(chunk) * b_.columns;
+      const Index column = at / count, tile = at % count, tiles = std::min(count - tile, end - begin);
+      work(column, b_.chunks.begin(chunk) + tile, tiles, scratch);
+      begin += tiles;
     }
   }
 
  private:
+  // `count` tiles from `first` on, counted over n, p, tiles of a row, times one weight block.
+  void work(Index column, Index first, Index count, float* scratch) const {
+    const Index block = column % b_.blocks.parts;
+    Index tile = first % b_.row_tiles.parts;
+    const Index row = first / b_.row_tiles.parts;
+    Tile t = {};
+    t.n = row / s_.p;
+    t.p = row % s_.p;
+    t.g = column / b_.blocks.parts;
+    t.rows = s_.filter_rows(t.p);
+    t.first_vector = b_.blocks.begin(block);
+    t.vectors = b_.blocks.count(block);
+    for (;;) {
+      t.q = b_.row_tiles.begin(tile);
+      t.pixels = b_.row_tiles.count(tile);
+      compute(t, scratch);
+      if (--count == 0) return;
+      // The next tile; no divisions here, tiles of a 1x1 convolution take but a thousand cycles.
+      if (++tile < b_.row_tiles.parts) continue;
+      tile = 0;
+      if (++t.p == s_.p) t.p = 0, ++t.n;
+      t.rows = s_.filter_rows(t.p);
+    }
+  }
+
   // Pixels [first, last) of the tile whose source column for filter column s lies inside the image.
   Shape::Range pixels_of(const Tile& t, Index s) const {
     const Index w = t.q * s_.stride_w - s_.pad_left + s * s_.dilation_w;

@@ -21,6 +21,10 @@ struct Split {
   constexpr Split(Index total, Index count) : parts(count), size(total / count), extra(total % count) {}
   constexpr Index begin(Index part) const { return size * part + std::min(part, extra); }
   constexpr Index count(Index part) const { return size + (part < extra ? 1 : 0); }
+  constexpr Index part_of(Index item) const {
+    const Index in_larger = extra * (size + 1);
+    return item < in_larger ? item / (size + 1) : extra + (item - in_larger) / size;
+  }
   Index parts, size, extra;
 };
 

@@ -60,7 +60,11 @@ struct Cut {
   int splits = 1;            // of the panels; each transforms the block's patches again
   double multiply_adds = 0;  // of the busiest thread; transforms count as 15 per point and channel (measured)
   double weights_read = 0;   // by the busiest thread, floats
+  double cost = 0;           // of it, in multiply-adds
 };
+
+// A weight that a thread reads once more, from L3 or from memory, in multiply-adds: they wait for it in part (measured).
+constexpr double kCachedWeight = 2, kWeight = 8;
 
 Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles, int m, int groups, int threads) {
   const std::int64_t steps = ceil_div(tiles, form.tile_step);
@@ -69,7 +73,7 @@ Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tile
   Cut best;
   for (int splits = 1; splits <= std::min(panels, threads); ++splits)
     for (const bool even : {false, true}) {
-      Cut cut = {steps, least_blocks, splits, 0, 0};
+      Cut cut = {.steps = steps, .blocks = least_blocks, .splits = splits};
       const std::int64_t pieces_per_block = std::int64_t{splits} * groups;
       if (even) cut.blocks = ceil_div(least_blocks * pieces_per_block, threads) * threads / pieces_per_block;
       if (cut.blocks < least_blocks || cut.blocks > steps) continue;
@@ -80,7 +84,8 @@ Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tile
       const double filters = std::min<double>(s.k, static_cast<double>(ceil_div(panels, splits)) * form.panel);
       cut.multiply_adds = busy_tiles * core::winograd_points(m) * (s.c * filters + 15 * (s.c + filters));
       cut.weights_read = static_cast<double>(pieces) * core::winograd_points(m) * s.c * filters;
-      if (best.multiply_adds == 0 || cut.multiply_adds < best.multiply_adds) best = cut;
+      cut.cost = cut.multiply_adds + kWeight * cut.weights_read;
+      if (best.cost == 0 || cut.cost < best.cost) best = cut;
     }
   return best;
 }
@@ -101,8 +106,9 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
       const WinogradShape s = shape_of(desc, m);
       const int team = useful_threads(desc.flops(), threads);
       const Cut cut = cut_work(form_of(desc, isa, m), s, tile_count(s, desc.n), m, desc.groups, team);
-      variant.cost_ms = std::max(predicted_ms(info, isa, 2 * cut.multiply_adds, 0.93, 1),
-                                 memory_ms(cut.weights_read * sizeof(float) * team, team)) +
+      const double packed = core::winograd_points(m) * static_cast<double>(desc.weights_size()) / 9 * sizeof(float);
+      const double weight = packed < 0.6 * static_cast<double>(info.l3_bytes) ? kCachedWeight : kWeight;
+      variant.cost_ms = predicted_ms(info, isa, 2 * (cut.multiply_adds + weight * cut.weights_read), 0.93, 1) +
                         (team > 1 ? kForkJoinMs : 0);
       found.push_back(std::move(variant));
     }

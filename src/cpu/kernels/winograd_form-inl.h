@@ -60,7 +60,7 @@ class Winograd {
   // Vertical half for `columns` columns from `first` on: staging[column][point][lane].
   static HWY_INLINE void transform_columns(const WinogradShape& s, const float* (&row)[kPoints],
                                            const std::ptrdiff_t (&step)[kPoints], std::int64_t first, int columns,
-                                           std::ptrdiff_t channels, float* staging) {
+                                           std::ptrdiff_t channels, std::ptrdiff_t ahead, float* staging) {
     const F32 d;
     for (int x = 0; x < columns; ++x) {
       float* to = staging + x * kPoints * kLanes;
@@ -71,7 +71,10 @@ class Winograd {
       }
       Vf in[kPoints], out[kPoints];
       HWY_UNROLL(6)
-      for (int r = 0; r < kPoints; ++r) in[r] = load_first(d, row[r] + w * step[r], channels);
+      for (int r = 0; r < kPoints; ++r) {
+        in[r] = load_first(d, row[r] + w * step[r], channels);
+        __builtin_prefetch(row[r] + (w + ahead) * step[r], 0, 2);
+      }
       T::input(in, out);
       HWY_UNROLL(6)
       for (int r = 0; r < kPoints; ++r) hn::Store(out[r], d, to + r * kLanes);
@@ -182,7 +185,7 @@ class Winograd {
         row[r] = inside(r) ? task.src + (at.n * s.h + top + r) * s.w * s.src_channels + c : kZeros;
         step[r] = inside(r) ? s.src_channels : 0;
       }
-      transform_columns(s, row, step, first, columns, s.c - c, task.staging);
+      transform_columns(s, row, step, first, columns, s.c - c, to_next(s, at, s.w), task.staging);
     }
   }
 
@@ -265,6 +268,7 @@ class Winograd {
       for (int j = 0; j < m; ++j) {
         if (j >= columns) continue;
         float* to = dst + (std::ptrdiff_t{i} * s.q + j) * s.dst_channels;
+        __builtin_prefetch(to + 2 * m * s.dst_channels, 1, 2);
         finish(d, hn::Add(out[j], offset), s.accumulate, s.activation, to, filters);
       }
     }

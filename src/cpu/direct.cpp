@@ -5,8 +5,6 @@
 //   NCHW             one task: a band of one group's planes, all filters of the group
 //   NHWC             one task: a band of one group's pixels, all filters of the group
 //   NHWC, "lookup"   one task: a band of the channels that one vector of filters reads, several small groups at once
-#include <omp.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <string>
@@ -14,6 +12,7 @@
 #include "cpu/algorithm.hpp"
 #include "cpu/cost.hpp"
 #include "cpu/kernels/direct_kernels.hpp"
+#include "cpu/parallel.hpp"
 #include "cpu/phase_planes.hpp"
 
 namespace convrt::cpu {
@@ -26,6 +25,12 @@ constexpr int kMostGroupChannels = 64;  // beyond, the copied band outgrows the 
 
 constexpr Index round_up(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }
 constexpr Index ceil_div(Index value, Index by) { return (value + by - 1) / by; }
+
+// Threads worth starting: layers with few channels are short, and two threads repay their region from about 10 us on.
+int threads_for(const Conv2dDesc& d, int threads) {
+  constexpr double flops_per_thread = 4e5;
+  return static_cast<int>(std::clamp(d.flops() / flops_per_thread, 1.0, static_cast<double>(threads)));
+}
 
 // Variant::rows and ::vectors are the register tile: filters x vectors of pixels (NCHW), pixels x vectors of filters
 // (NHWC); vectors = 0 is the lookup kernel.
@@ -93,7 +98,7 @@ std::vector<Variant> variants(const Conv2dDesc& d, const CpuInfo& info, int thre
     for (const Candidate& c :
          d.layout == Layout::nchw ? planes_candidates(d, *kernels) : pixels_candidates(d, *kernels)) {
       const double ms = predicted_ms(info, isa, d.flops() / c.used, c.efficiency, threads) +
-                        memory_ms(bytes, useful_threads(d.flops(), threads));
+                        memory_ms(bytes, threads_for(d, threads));
       found.push_back({std::string("cpu.direct.") + to_string(isa) + "." + c.tile, isa, c.rows, c.vectors, ms});
     }
   }
@@ -186,7 +191,7 @@ struct Shape {
     const Index group_c = d.c / d.groups, window = Index{d.r} * d.s;
     tap_count = lookup ? window : group_c * window;
     taps_floats = round_up(tap_count * kIndexFloats, 16);
-    bias_floats = nchw ? 0 : round_up(blocks.slices * blocks.slice_width(d), 16);
+    bias_floats = round_up(blocks.slices * blocks.slice_width(d), 16);
     lookup_floats = lookup ? round_up(group_c * blocks.lanes, 16) : 0;
     constexpr Index slack = 16;  // a vector may read this far beyond
     if (nchw) {
@@ -220,9 +225,16 @@ std::size_t scratch_floats(const Conv2dDesc& d, const Variant& variant, int thre
   return static_cast<std::size_t>(shape.table_floats() + threads * shape.thread_floats);
 }
 
+// What all tasks read.
+struct Tables {
+  const Index* taps;
+  const float* bias;
+  const std::int32_t* lookup;
+};
+
 // ---- NCHW
 
-void planes_task(const Run& run, const Shape& shape, const DirectKernels& kernels, const Index* taps, Index image,
+void planes_task(const Run& run, const Shape& shape, const DirectKernels& kernels, const Tables& tables, Index image,
                  Index group, Index first_p, float* scratch) {
   const Conv2dDesc& d = run.desc;
   const Blocks& blocks = shape.blocks;
@@ -240,10 +252,10 @@ void planes_task(const Run& run, const Shape& shape, const DirectKernels& kernel
   for (Index b = 0; b < blocks.per_slice; ++b, weights += blocks.filters * shape.tap_count) {
     const Index first = b * blocks.filters, k = group * blocks.slice_k + first;
     tile->run({.src = scratch,
-               .taps = taps,
+               .taps = tables.taps,
                .tap_count = shape.tap_count,
                .weights = weights,
-               .bias = run.bias + k,
+               .bias = tables.bias + group * blocks.slice_width(d) + first,
                .filters = static_cast<int>(std::min(blocks.filters, blocks.slice_k - first)),
                .sums = shape.flat ? scratch + shape.source_floats : nullptr,
                .sums_stride = shape.sums_stride,
@@ -259,14 +271,8 @@ void planes_task(const Run& run, const Shape& shape, const DirectKernels& kernel
 
 // ---- NHWC
 
-struct PixelTables {
-  const Index* taps;
-  const float* bias;
-  const std::int32_t* lookup;
-};
-
-void pixels_task(const Run& run, const Shape& shape, const DirectKernels& kernels, const PixelTables& tables,
-                 Index image, Index slice, Index first_p, float* scratch) {
+void pixels_task(const Run& run, const Shape& shape, const DirectKernels& kernels, const Tables& tables, Index image,
+                 Index slice, Index first_p, float* scratch) {
   const Conv2dDesc& d = run.desc;
   const Blocks& blocks = shape.blocks;
   const bool lookup = is_lookup(d, run.variant);
@@ -304,7 +310,7 @@ void pixels_task(const Run& run, const Shape& shape, const DirectKernels& kernel
 }
 
 // Raw scratch holds the tables; arrays of implicit-lifetime types begin to live in it.
-PixelTables fill_tables(const Run& run, const Shape& shape) {
+Tables fill_tables(const Run& run, const Shape& shape) {
   const Conv2dDesc& d = run.desc;
   const Blocks& blocks = shape.blocks;
   const bool nchw = d.layout == Layout::nchw, lookup = is_lookup(d, run.variant);
@@ -318,7 +324,7 @@ PixelTables fill_tables(const Run& run, const Shape& shape) {
                           : (r * d.dilation_h * shape.padded_columns + s * d.dilation_w) * shape.pitch + c;
 
   float* bias = run.scratch + shape.taps_floats;
-  for (Index slice = 0, at = 0; slice < blocks.slices && !nchw; ++slice)
+  for (Index slice = 0, at = 0; slice < blocks.slices; ++slice)
     for (Index i = 0; i < blocks.slice_width(d); ++i, ++at) {
       const Index k = slice * blocks.slice_k + i;
       bias[at] = i < blocks.slice_k && k < d.k ? run.bias[k] : 0.0F;
@@ -336,19 +342,18 @@ PixelTables fill_tables(const Run& run, const Shape& shape) {
 void execute(const Run& run) noexcept {
   const Conv2dDesc& d = run.desc;
   const DirectKernels& kernels = *direct_kernels(run.variant.isa);
-  const int threads = useful_threads(d.flops(), run.threads);
+  const int threads = threads_for(d, run.threads);
   const Shape shape(d, run.variant, threads);
-  const PixelTables tables = fill_tables(run, shape);
+  const Tables tables = fill_tables(run, shape);
   const Index bands = ceil_div(d.p(), shape.band), slices = shape.blocks.slices, tasks = d.n * slices * bands;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (Index task = 0; task < tasks; ++task) {
+  for_each_task(threads, tasks, [&](Index task, int thread) {
     const Index image = task / bands / slices, slice = task / bands % slices, first_p = task % bands * shape.band;
-    float* scratch = run.scratch + shape.table_floats() + omp_get_thread_num() * shape.thread_floats;
+    float* scratch = run.scratch + shape.table_floats() + thread * shape.thread_floats;
     if (d.layout == Layout::nchw)
-      planes_task(run, shape, kernels, tables.taps, image, slice, first_p, scratch);
+      planes_task(run, shape, kernels, tables, image, slice, first_p, scratch);
     else
       pixels_task(run, shape, kernels, tables, image, slice, first_p, scratch);
-  }
+  });
 }
 
 }  // namespace

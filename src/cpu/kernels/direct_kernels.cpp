@@ -26,6 +26,20 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr std::ptrdiff_t kLanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(hn::ScalableTag<float>()));
 
+// What a tile's sums become where it is not enough to store them: `rows` times `vectors` vectors of raw sums, the first
+// `count` floats of each row to be finished into dst. Apart, because sums that more than one plain loop touches would
+// live on the stack, which costs short tiles a fifth of their time.
+HWY_NOINLINE void finish_raw(const float* raw, int rows, std::ptrdiff_t row_floats, std::ptrdiff_t count,
+                             bool accumulate, const Activation& activation, float* dst, std::ptrdiff_t dst_stride) {
+  const hn::ScalableTag<float> d;
+  HWY_UNROLL(1)
+  for (int row = 0; row < rows; ++row, raw += row_floats, dst += dst_stride) {
+    HWY_UNROLL(1)
+    for (std::ptrdiff_t i = 0; i < count; i += kLanes)
+      finish(d, hn::Load(d, raw + i), accumulate, activation, dst + i, count - i);
+  }
+}
+
 // One tile: NV vectors of filters m < MR from source offset `at` on. FLAT: raw sums at the same offset of `sums`; else
 // finished pixels, the first `count`, at `dst`.
 template <int MR, int NV, bool FLAT>
@@ -35,7 +49,7 @@ HWY_INLINE void planes_tile(const DirectPlanes& a, std::ptrdiff_t at, float* dst
   V sum[MR][NV];
   HWY_UNROLL(8)
   for (int m = 0; m < MR; ++m) {
-    const V bias = hn::Set(d, a.bias[std::min(m, a.filters - 1)]);
+    const V bias = hn::Set(d, a.bias[m]);
     HWY_UNROLL(8)
     for (int v = 0; v < NV; ++v) sum[m][v] = bias;
   }
@@ -54,18 +68,25 @@ HWY_INLINE void planes_tile(const DirectPlanes& a, std::ptrdiff_t at, float* dst
       for (int v = 0; v < NV; ++v) sum[m][v] = hn::MulAdd(w, x[v], sum[m][v]);
     }
   }
-  HWY_UNROLL(8)
-  for (int m = 0; m < MR; ++m) {
-    if (!FLAT && m >= a.filters) continue;
+  constexpr std::ptrdiff_t tile_floats = NV * kLanes;
+  HWY_ALIGN float raw[MR * tile_floats];
+  const bool whole = a.filters == MR && count >= tile_floats && !a.accumulate;
+  if (!FLAT && whole && a.activation.kind == ActivationKind::relu) {
     HWY_UNROLL(8)
-    for (int v = 0; v < NV; ++v) {
-      if (FLAT)
-        hn::StoreU(sum[m][v], d, a.sums + m * a.sums_stride + at + v * kLanes);
-      else
-        finish(d, sum[m][v], a.accumulate, a.activation, dst + m * a.dst_plane + v * kLanes,
-               v + 1 < NV ? kLanes : count - v * kLanes);
+    for (int m = 0; m < MR; ++m) {
+      HWY_UNROLL(8)
+      for (int v = 0; v < NV; ++v) sum[m][v] = activate_short(d, a.activation, sum[m][v]);
     }
   }
+  float* to = FLAT ? a.sums + at : whole ? dst : raw;
+  const std::ptrdiff_t stride = FLAT ? a.sums_stride : whole ? a.dst_plane : tile_floats;
+  HWY_UNROLL(8)
+  for (int m = 0; m < MR; ++m, to += stride) {
+    HWY_UNROLL(8)
+    for (int v = 0; v < NV; ++v) hn::StoreU(sum[m][v], d, to + v * kLanes);
+  }
+  if (!FLAT && !whole)
+    finish_raw(raw, a.filters, tile_floats, std::min(count, tile_floats), a.accumulate, a.activation, dst, a.dst_plane);
 }
 
 // A run of `count` pixels in tiles of nearly equal width: narrow ones load more per multiply-add.
@@ -143,10 +164,32 @@ struct PixelTile {
   }
 };
 
-HWY_INLINE void activate_tile(const DirectPixels& a, float* dst, int pixels) {
+// Stores the sums of a tile; those of pixels that do not exist are dropped.
+template <int NP, int NV, class D>
+HWY_INLINE void store_pixels(D d, const DirectPixels& a, const PixelTile<NP>& tile, hn::Vec<D> (&sum)[NP][NV]) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d)), pixel_floats = NV * lanes;
+  HWY_ALIGN float raw[NP * pixel_floats];
+  const bool whole = tile.pixels == NP && a.count >= pixel_floats && !a.accumulate;
+  if (whole && a.activation.kind == ActivationKind::relu) {
+    HWY_UNROLL(16)
+    for (int i = 0; i < NP; ++i) {
+      HWY_UNROLL(4)
+      for (int v = 0; v < NV; ++v) sum[i][v] = activate_short(d, a.activation, sum[i][v]);
+    }
+  }
+  float* to = whole ? tile.dst : raw;
+  const std::ptrdiff_t stride = whole ? a.dst_pixel : pixel_floats;
+  HWY_UNROLL(16)
+  for (int i = 0; i < NP; ++i, to += stride) {
+    HWY_UNROLL(4)
+    for (int v = 0; v < NV; ++v) hn::StoreU(sum[i][v], d, to + v * lanes);
+  }
+  if (!whole)
+    finish_raw(raw, tile.pixels, pixel_floats, std::min(a.count, pixel_floats), a.accumulate, a.activation, tile.dst,
+               a.dst_pixel);
   if (is_long(a.activation))
-    for (int i = 0; i < pixels; ++i)
-      activate_row(a.activation, dst + i * a.dst_pixel, static_cast<std::size_t>(a.count));
+    for (int i = 0; i < tile.pixels; ++i)
+      activate_row(a.activation, tile.dst + i * a.dst_pixel, static_cast<std::size_t>(a.count));
 }
 
 template <int NP, int NV>
@@ -177,14 +220,7 @@ HWY_INLINE void pixels_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
       for (int v = 0; v < NV; ++v) sum[i][v] = hn::MulAdd(w[v], x, sum[i][v]);
     }
   }
-  HWY_UNROLL(12)
-  for (int i = 0; i < NP; ++i) {
-    if (i >= tile.pixels) continue;
-    HWY_UNROLL(4)
-    for (int v = 0; v < NV; ++v)
-      finish(d, sum[i][v], a.accumulate, a.activation, tile.dst + i * a.dst_pixel + v * kLanes, a.count - v * kLanes);
-  }
-  activate_tile(a, tile.dst, tile.pixels);
+  store_pixels(d, a, tile, sum);
 }
 
 template <int NP, int NV>
@@ -196,9 +232,9 @@ template <int NP>
 HWY_INLINE void lookup_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
   const hn::ScalableTag<float> d;
   using V = hn::Vec<decltype(d)>;
-  V sum[NP];
+  V sum[NP][1];
   HWY_UNROLL(12)
-  for (int i = 0; i < NP; ++i) sum[i] = hn::LoadU(d, a.bias);
+  for (int i = 0; i < NP; ++i) sum[i][0] = hn::LoadU(d, a.bias);
   const float* src[NP];  // copies that live in registers
   HWY_UNROLL(12)
   for (int i = 0; i < NP; ++i) src[i] = tile.src[i];
@@ -215,14 +251,10 @@ HWY_INLINE void lookup_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
       const auto lanes = hn::SetTableIndices(d, lookup);
       const V w = hn::LoadU(d, weights);
       HWY_UNROLL(12)
-      for (int i = 0; i < NP; ++i) sum[i] = hn::MulAdd(w, hn::TableLookupLanes(x[i], lanes), sum[i]);
+      for (int i = 0; i < NP; ++i) sum[i][0] = hn::MulAdd(w, hn::TableLookupLanes(x[i], lanes), sum[i][0]);
     }
   }
-  HWY_UNROLL(12)
-  for (int i = 0; i < NP; ++i)
-    if (i < tile.pixels)
-      finish(d, sum[i], a.accumulate, a.activation, tile.dst + i * a.dst_pixel, static_cast<std::size_t>(a.count));
-  activate_tile(a, tile.dst, tile.pixels);
+  store_pixels(d, a, tile, sum);
 }
 
 template <int NP>

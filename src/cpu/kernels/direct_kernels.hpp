@@ -18,7 +18,7 @@ struct DirectPlanes {
   const std::ptrdiff_t* taps;  ///< [tap_count] where tap (c, r, s) starts
   std::ptrdiff_t tap_count;    ///< C/groups * R * S
   const float* weights;        ///< [tap_count][MR]
-  const float* bias;           ///< [filters]
+  const float* bias;           ///< [MR]
   int filters;                 ///< to be stored, at most MR
   float* sums;                 ///< null, or scratch: [MR][sums_stride]
   std::ptrdiff_t sums_stride;  ///< at least the run, rounded up to whole vectors

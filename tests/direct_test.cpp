@@ -104,6 +104,13 @@ TEST_P(DirectOnIsa, SmallGroupsAreRight) {
     }
 }
 
+// Rows that fill whole and half tiles of the kernel with shared permutations, and leave every rest.
+TEST_P(DirectOnIsa, SmallGroupsOfAnyWidthAreRight) {
+  for (int w = 1; w <= 31; ++w)
+    for (const char* filter : {"k16r3s3ph1pw1g4+nhwc", "k32r3s3sh2sw2ph1pw1g8+nhwc+acc+relu"})
+      expect_right("n1c16h5w" + std::to_string(w) + filter);
+}
+
 TEST_P(DirectOnIsa, LookupKernelsTakeGroupsThatShareAVector) {
   const auto has_lookup = [&](const char* problem) {
     return std::ranges::any_of(variants(Conv2dDesc::parse(problem)),

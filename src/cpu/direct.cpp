@@ -36,6 +36,10 @@ int threads_for(const Conv2dDesc& d, int threads) {
 // (NHWC); vectors = 0 is the lookup kernel.
 bool is_lookup(const Conv2dDesc& d, const Variant& variant) { return d.layout == Layout::nhwc && variant.vectors == 0; }
 
+const DirectKernels::PixelsTile& lookup_tile(const Conv2dDesc& d, const DirectKernels& kernels) {
+  return d.s == 3 && d.dilation_w == 1 && d.stride_w <= 2 ? kernels.lookup_columns[d.stride_w - 1] : kernels.lookup;
+}
+
 // NCHW: whether to convolve a band as one run of pixels, the padding columns between rows included, or row by row with
 // the last vector of a row partly used. Whichever wastes less; a run needs a second pass over its sums (about 5 %).
 bool is_flat(const Conv2dDesc& d, Index lanes) {
@@ -81,7 +85,8 @@ std::vector<Candidate> pixels_candidates(const Conv2dDesc& d, const DirectKernel
                      group_k / static_cast<double>(vectors * lanes), tile.vectors == 1 ? 0.75 : 0.92});
   }
   if (d.groups > 1 && lanes % group_k == 0 && group_c <= group_k)
-    found.push_back({"lookup", kernels.lookup.pixels, 0, d.k / static_cast<double>(round_up(d.k, lanes)), 0.6});
+    found.push_back({"lookup", kernels.lookup.pixels, 0, d.k / static_cast<double>(round_up(d.k, lanes)),
+                     &lookup_tile(d, kernels) == &kernels.lookup ? 0.55 : 0.85});
   return found;
 }
 
@@ -139,7 +144,7 @@ struct Blocks {
 };
 
 // [slice][block][tap = (c, r, s)][filters of the block], zeros beyond the slice's last filter.
-// lookup: [block of lanes][tap = (r, s)][c of the group][lane].
+// lookup: [block of lanes][r][c of the group][s][lane].
 AlignedFloats pack(const Conv2dDesc& d, const Variant& variant, std::span<const float> weights, int) {
   const Blocks blocks(d, variant);
   const Index window = Index{d.r} * d.s, group_c = d.c / d.groups, taps = group_c * window;
@@ -149,7 +154,8 @@ AlignedFloats pack(const Conv2dDesc& d, const Variant& variant, std::span<const 
   for (Index slice = 0; slice < blocks.slices; ++slice)
     for (Index b = 0; b < blocks.per_slice; ++b)
       for (Index tap = 0; tap < taps; ++tap) {
-        const Index from = lookup ? tap % group_c * window + tap / group_c : tap;
+        const Index row = tap / (group_c * d.s), c = tap / d.s % group_c, column = tap % d.s;
+        const Index from = lookup ? c * window + row * d.s + column : tap;
         const Index first = b * blocks.filters;
         for (Index i = 0; i < blocks.width(d, b); ++i) {
           const Index k = slice * blocks.slice_k + first + i;
@@ -208,7 +214,8 @@ struct Shape {
       pitch = lookup ? blocks.lanes : blocks.slice_c;
       padded_columns = (Index{d.q()} - 1) * d.stride_w + (Index{d.s} - 1) * d.dilation_w + 1;
       band = band_rows(d, padded_columns * pitch, 0, blocks.slices, threads);
-      source_floats = round_up(source_rows(d, band) * padded_columns * pitch + slack, 16);
+      const Index beyond = lookup ? lookup_tile(d, *direct_kernels(variant.isa)).pixels * d.stride_w * pitch : slack;
+      source_floats = round_up(source_rows(d, band) * padded_columns * pitch + beyond, 16);
       thread_floats = source_floats;
     }
   }
@@ -289,7 +296,7 @@ void pixels_task(const Run& run, const Shape& shape, const DirectKernels& kernel
   const Index slice_width = blocks.slice_width(d), taps = group_c * d.r * d.s;
   for (Index b = 0; b < blocks.per_slice; ++b) {
     const Index first = b * blocks.filters, k = slice * blocks.slice_k + first;
-    const auto& tile = lookup ? kernels.lookup : kernels.pixels[blocks.width(d, b) / blocks.lanes - 1];
+    const auto& tile = lookup ? lookup_tile(d, kernels) : kernels.pixels[blocks.width(d, b) / blocks.lanes - 1];
     tile.run({.src = scratch,
               .row_step = d.stride_h * row_floats,
               .pixel_step = d.stride_w * shape.pitch,
@@ -299,6 +306,7 @@ void pixels_task(const Run& run, const Shape& shape, const DirectKernels& kernel
               .bias = tables.bias + slice * slice_width + first,
               .lookup = tables.lookup,
               .group_c = group_c,
+              .s = d.s,
               .rows = rows,
               .q = q,
               .dst = run.dst + (image * p_end + first_p) * q * d.k + k,
@@ -347,9 +355,12 @@ void execute(const Run& run) noexcept {
   const Tables tables = fill_tables(run, shape);
   const Index bands = ceil_div(d.p(), shape.band), slices = shape.blocks.slices, tasks = d.n * slices * bands;
   for_each_task(threads, tasks, [&](Index task, int thread) {
-    const Index image = task / bands / slices, slice = task / bands % slices, first_p = task % bands * shape.band;
+    // NHWC: slices stand side by side in a row of pixels, whose lines should still be in cache for the next one.
+    const bool nchw = d.layout == Layout::nchw;
+    const Index image = task / bands / slices, slice = nchw ? task / bands % slices : task % slices;
+    const Index first_p = (nchw ? task % bands : task / slices % bands) * shape.band;
     float* scratch = run.scratch + shape.table_floats() + thread * shape.thread_floats;
-    if (d.layout == Layout::nchw)
+    if (nchw)
       planes_task(run, shape, kernels, tables, image, slice, first_p, scratch);
     else
       pixels_task(run, shape, kernels, tables, image, slice, first_p, scratch);

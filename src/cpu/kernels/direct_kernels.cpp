@@ -4,6 +4,7 @@
 //   pixels<NP, NV>   NHWC   per tap: NV weight vectors, NP broadcast pixels, NP * NV multiply-adds
 //   lookup<NP>       NHWC   small groups: per tap NP source vectors; each is permuted for every channel of a group so
 //                           that a lane holds its own group's channel
+//   lookup_columns   the same for three tap columns, which share the permutations
 //
 // Assumptions: tiles leave registers for their operands (see the tables at the end); the padded copy makes every load
 // legal, so only stores know about edges.
@@ -164,12 +165,12 @@ struct PixelTile {
   }
 };
 
-// Stores the sums of a tile; those of pixels that do not exist are dropped.
+// Stores the sums of NP pixels, of which the first `count` exist.
 template <int NP, int NV, class D>
-HWY_INLINE void store_pixels(D d, const DirectPixels& a, const PixelTile<NP>& tile, hn::Vec<D> (&sum)[NP][NV]) {
+HWY_INLINE void store_pixels(D d, const DirectPixels& a, float* dst, int count, hn::Vec<D> (&sum)[NP][NV]) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d)), pixel_floats = NV * lanes;
   HWY_ALIGN float raw[NP * pixel_floats];
-  const bool whole = tile.pixels == NP && a.count >= pixel_floats && !a.accumulate;
+  const bool whole = count == NP && a.count >= pixel_floats && !a.accumulate;
   if (whole && a.activation.kind == ActivationKind::relu) {
     HWY_UNROLL(16)
     for (int i = 0; i < NP; ++i) {
@@ -177,7 +178,7 @@ HWY_INLINE void store_pixels(D d, const DirectPixels& a, const PixelTile<NP>& ti
       for (int v = 0; v < NV; ++v) sum[i][v] = activate_short(d, a.activation, sum[i][v]);
     }
   }
-  float* to = whole ? tile.dst : raw;
+  float* to = whole ? dst : raw;
   const std::ptrdiff_t stride = whole ? a.dst_pixel : pixel_floats;
   HWY_UNROLL(16)
   for (int i = 0; i < NP; ++i, to += stride) {
@@ -185,11 +186,10 @@ HWY_INLINE void store_pixels(D d, const DirectPixels& a, const PixelTile<NP>& ti
     for (int v = 0; v < NV; ++v) hn::StoreU(sum[i][v], d, to + v * lanes);
   }
   if (!whole)
-    finish_raw(raw, tile.pixels, pixel_floats, std::min(a.count, pixel_floats), a.accumulate, a.activation, tile.dst,
-               a.dst_pixel);
+    finish_raw(raw, count, pixel_floats, std::min(a.count, pixel_floats), a.accumulate, a.activation, dst, a.dst_pixel);
   if (is_long(a.activation))
-    for (int i = 0; i < tile.pixels; ++i)
-      activate_row(a.activation, tile.dst + i * a.dst_pixel, static_cast<std::size_t>(a.count));
+    for (int i = 0; i < count; ++i)
+      activate_row(a.activation, dst + i * a.dst_pixel, static_cast<std::size_t>(a.count));
 }
 
 template <int NP, int NV>
@@ -220,7 +220,7 @@ HWY_INLINE void pixels_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
       for (int v = 0; v < NV; ++v) sum[i][v] = hn::MulAdd(w[v], x, sum[i][v]);
     }
   }
-  store_pixels(d, a, tile, sum);
+  store_pixels(d, a, tile.dst, tile.pixels, sum);
 }
 
 template <int NP, int NV>
@@ -240,21 +240,23 @@ HWY_INLINE void lookup_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
   for (int i = 0; i < NP; ++i) src[i] = tile.src[i];
   const float* weights = a.weights;
   HWY_UNROLL(1)
-  for (std::ptrdiff_t t = 0; t < a.tap_count; ++t) {
+  for (std::ptrdiff_t t = 0, column = 0; t < a.tap_count; ++t) {
     const std::ptrdiff_t offset = a.taps[t];
     V x[NP];
     HWY_UNROLL(12)
     for (int i = 0; i < NP; ++i) x[i] = hn::LoadU(d, src[i] + offset);
     const std::int32_t* lookup = a.lookup;
+    const float* w_at = weights + column * kLanes;
     HWY_UNROLL(1)
-    for (std::ptrdiff_t c = 0; c < a.group_c; ++c, lookup += kLanes, weights += kLanes) {
+    for (std::ptrdiff_t c = 0; c < a.group_c; ++c, lookup += kLanes, w_at += a.s * kLanes) {
       const auto lanes = hn::SetTableIndices(d, lookup);
-      const V w = hn::LoadU(d, weights);
+      const V w = hn::LoadU(d, w_at);
       HWY_UNROLL(12)
       for (int i = 0; i < NP; ++i) sum[i][0] = hn::MulAdd(w, hn::TableLookupLanes(x[i], lanes), sum[i][0]);
     }
+    if (++column == a.s) column = 0, weights += a.group_c * a.s * kLanes;
   }
-  store_pixels(d, a, tile, sum);
+  store_pixels(d, a, tile.dst, tile.pixels, sum);
 }
 
 template <int NP>
@@ -262,7 +264,62 @@ void lookup(const DirectPixels& a) {
   for (PixelTile<NP> tile(a); tile.advance(a);) lookup_tile<NP>(a, tile);
 }
 
-// Live vectors: planes MR*NV + NV + 1, pixels NP*NV + NV + 1, lookup 2*NP + 3; SSE4 needs one more for the product.
+// Three tap columns without dilation, strides of ST: NP neighbouring pixels of a row, from padded pixel src on. Each
+// permuted source pixel serves all the tap columns that need it.
+template <int ST, int NP>
+HWY_INLINE void lookup_columns_tile(const DirectPixels& a, const float* src, float* dst, int count) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  V sum[NP][1];
+  const V bias = hn::LoadU(d, a.bias);
+  HWY_UNROLL(16)
+  for (int q = 0; q < NP; ++q) sum[q][0] = bias;
+  const float* weights = a.weights;
+  const std::ptrdiff_t* taps = a.taps;
+  for (std::ptrdiff_t t = 0; t < a.tap_count; t += 3) {
+    const float* row = src + taps[t];
+    const std::int32_t* lookup = a.lookup;
+    HWY_UNROLL(1)
+    for (std::ptrdiff_t c = 0; c < a.group_c; ++c, lookup += kLanes, weights += 3 * kLanes) {
+      const auto lanes = hn::SetTableIndices(d, lookup);
+      V w[3];
+      HWY_UNROLL(3)
+      for (int s = 0; s < 3; ++s) w[s] = hn::LoadU(d, weights + s * kLanes);
+      HWY_UNROLL(32)
+      for (int i = 0; i < (NP - 1) * ST + 3; ++i) {
+        const V x = hn::TableLookupLanes(hn::LoadU(d, row + i * kLanes), lanes);
+        HWY_UNROLL(3)
+        for (int s = 2; s >= 0; --s)
+          if (i >= s && (i - s) % ST == 0 && (i - s) / ST < NP)
+            sum[(i - s) / ST][0] = hn::MulAdd(w[s], x, sum[(i - s) / ST][0]);
+      }
+    }
+  }
+  store_pixels(d, a, dst, count, sum);
+}
+
+template <int ST, int NP>
+void lookup_columns(const DirectPixels& a) {
+  for (std::ptrdiff_t p = 0; p < a.rows; ++p) {
+    const float* src = a.src + p * a.row_step;
+    float* dst = a.dst + p * a.q * a.dst_pixel;
+    for (std::ptrdiff_t q = 0; q < a.q;) {
+      const std::ptrdiff_t left = a.q - q;
+      const float* at = src + q * ST * kLanes;
+      if (2 * left > NP) {
+        lookup_columns_tile<ST, NP>(a, at, dst + q * a.dst_pixel, static_cast<int>(std::min<std::ptrdiff_t>(left, NP)));
+        q += NP;
+      } else {
+        lookup_columns_tile<ST, NP / 2>(a, at, dst + q * a.dst_pixel,
+                                        static_cast<int>(std::min<std::ptrdiff_t>(left, NP / 2)));
+        q += NP / 2;
+      }
+    }
+  }
+}
+
+// Live vectors: planes MR*NV + NV + 1, pixels NP*NV + NV + 1, lookup 2*NP + 3,
+// lookup_columns NP + 5; SSE4 needs one more for the product.
 #if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
 constexpr DirectKernels kDirectKernels = {
     static_cast<int>(kLanes),
@@ -271,7 +328,8 @@ constexpr DirectKernels kDirectKernels = {
     {{8, 3, planes<8, 3>}, {4, 6, planes<4, 6>}, {1, 6, planes<1, 6>}},
     {{8, 1, pixels<8, 1>}, {8, 2, pixels<8, 2>}, {8, 3, pixels<8, 3>}, {6, 4, pixels<6, 4>}},
     4,
-    {8, 1, lookup<8>}};
+    {8, 1, lookup<8>},
+    {{14, 1, lookup_columns<1, 14>}, {14, 1, lookup_columns<2, 14>}}};
 #else
 constexpr DirectKernels kDirectKernels = {static_cast<int>(kLanes),
                                           pad_row,
@@ -281,7 +339,8 @@ constexpr DirectKernels kDirectKernels = {static_cast<int>(kLanes),
                                            {1, 6, planes<1, 6>}},
                                           {{6, 1, pixels<6, 1>}, {4, 2, pixels<4, 2>}, {}, {}},
                                           2,
-                                          {6, 1, lookup<6>}};
+                                          {6, 1, lookup<6>},
+                                          {{8, 1, lookup_columns<1, 8>}, {8, 1, lookup_columns<2, 8>}}};
 #endif
 
 #endif  // CONVRT_TARGET

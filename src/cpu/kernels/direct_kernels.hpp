@@ -37,10 +37,10 @@ struct DirectPixels {
   std::ptrdiff_t pixel_step;   ///< floats between the source of destination columns
   const std::ptrdiff_t* taps;  ///< [tap_count] as above, for lookup kernels (r, s) only
   std::ptrdiff_t tap_count;
-  const float* weights;        ///< [tap_count][NV * lanes]; lookup kernels: [tap_count][group_c][lanes]
+  const float* weights;        ///< [tap_count][NV * lanes]; lookup kernels: [R][group_c][S][lanes]
   const float* bias;           ///< [NV * lanes]
   const std::int32_t* lookup;  ///< lookup kernels: [group_c][lanes] source channel of every lane, from src on
-  std::ptrdiff_t group_c;      ///< lookup kernels: C/groups
+  std::ptrdiff_t group_c, s;   ///< lookup kernels: C/groups, S
   std::ptrdiff_t rows, q;
   float* dst;                ///< first destination pixel, first filter of the block
   std::ptrdiff_t dst_pixel;  ///< K
@@ -68,6 +68,8 @@ struct DirectKernels {
   int max_vectors;
   /// Small groups: K/groups divides `lanes`, C/groups <= K/groups; a vector of filters spans several groups.
   PixelsTile lookup;
+  /// The same for S = 3 without dilation: [stride_w - 1]. Reads whole tiles: up to `pixels` pixels beyond the band.
+  PixelsTile lookup_columns[2];
 };
 
 /// Null where this build has no kernels for `isa`.

@@ -275,12 +275,14 @@ HWY_INLINE void lookup_columns_tile(const DirectPixels& a, const float* src, flo
   HWY_UNROLL(16)
   for (int q = 0; q < NP; ++q) sum[q][0] = bias;
   const float* weights = a.weights;
-  const std::ptrdiff_t* taps = a.taps;
-  for (std::ptrdiff_t t = 0; t < a.tap_count; t += 3) {
+  const std::ptrdiff_t *taps = a.taps, tap_count = a.tap_count, group_c = a.group_c;
+  const std::int32_t* table = a.lookup;
+  for (std::ptrdiff_t t = 0; t < tap_count; t += 3) {
     const float* row = src + taps[t];
-    const std::int32_t* lookup = a.lookup;
+    const std::int32_t* lookup = table;
     HWY_UNROLL(1)
-    for (std::ptrdiff_t c = 0; c < a.group_c; ++c, lookup += kLanes, weights += 3 * kLanes) {
+    for (std::ptrdiff_t c = 0; c < group_c; ++c, lookup += kLanes, weights += 3 * kLanes) {
+      HWY_FENCE;  // else the compiler takes the source vectors out of this loop, and has no registers for them
       const auto lanes = hn::SetTableIndices(d, lookup);
       V w[3];
       HWY_UNROLL(3)
@@ -331,16 +333,18 @@ constexpr DirectKernels kDirectKernels = {
     {8, 1, lookup<8>},
     {{14, 1, lookup_columns<1, 14>}, {14, 1, lookup_columns<2, 14>}}};
 #else
-constexpr DirectKernels kDirectKernels = {static_cast<int>(kLanes),
-                                          pad_row,
-                                          pad_pixels,
-                                          {{6, 2, planes<6, 2>},
-                                           {4, 2 + (HWY_TARGET == HWY_AVX2), planes<4, 2 + (HWY_TARGET == HWY_AVX2)>},
-                                           {1, 6, planes<1, 6>}},
-                                          {{6, 1, pixels<6, 1>}, {4, 2, pixels<4, 2>}, {}, {}},
-                                          2,
-                                          {6, 1, lookup<6>},
-                                          {{8, 1, lookup_columns<1, 8>}, {8, 1, lookup_columns<2, 8>}}};
+constexpr int kColumnPixels = HWY_TARGET == HWY_SSE4 ? 4 : 8;
+constexpr DirectKernels kDirectKernels = {
+    static_cast<int>(kLanes),
+    pad_row,
+    pad_pixels,
+    {{6, 2, planes<6, 2>},
+     {4, 2 + (HWY_TARGET == HWY_AVX2), planes<4, 2 + (HWY_TARGET == HWY_AVX2)>},
+     {1, 6, planes<1, 6>}},
+    {{6, 1, pixels<6, 1>}, {4, 2, pixels<4, 2>}, {}, {}},
+    2,
+    {6, 1, lookup<6>},
+    {{kColumnPixels, 1, lookup_columns<1, kColumnPixels>}, {kColumnPixels, 1, lookup_columns<2, kColumnPixels>}}};
 #endif
 
 #endif  // CONVRT_TARGET

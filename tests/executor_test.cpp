@@ -9,6 +9,7 @@
 
 #include "convrt/convrt.hpp"
 #include "fake_backend.hpp"
+#include "problem.hpp"
 
 namespace {
 
@@ -20,45 +21,12 @@ using convrt::ErrorCode;
 using convrt::Executor;
 using convrt::Slot;
 using convrt::Ticket;
+using convrt::test::code_of;
 using convrt::test::fake;
 using convrt::test::FakeKernel;
 using convrt::test::Gate;
-
-ErrorCode code_of(const auto& action) {
-  try {
-    action();
-  } catch (const Error& e) {
-    return e.code();
-  }
-  ADD_FAILURE() << "no error was thrown";
-  return ErrorCode::internal;
-}
-
-std::vector<float> ramp(std::size_t size, int from) {
-  std::vector<float> v(size);
-  for (std::size_t i = 0; i < size; ++i) v[i] = static_cast<float>((from + static_cast<int>(i) * 7) % 17 - 8);
-  return v;
-}
-
-/// A small problem with its plan on `device` and what the CPU reference makes of it.
-struct Problem {
-  Conv2dDesc desc;
-  std::vector<float> weights, bias;
-  Conv2dPlan plan, reference;
-
-  Problem(const convrt::Device& device, const char* problem, int seed = 1)
-      : desc(Conv2dDesc::parse(problem)),
-        weights(ramp(desc.weights_size(), seed)),
-        bias(ramp(static_cast<std::size_t>(desc.k), seed + 3)),
-        plan(device, desc, weights, bias),
-        reference(convrt::find_device("cpu"), desc, weights, bias, {.kernel = "cpu.reference"}) {}
-
-  std::vector<float> expected(const std::vector<float>& src, std::vector<float> dst = {}) const {
-    dst.resize(desc.dst_size());
-    reference.run(src, dst);
-    return dst;
-  }
-};
+using convrt::test::integers;
+using convrt::test::Problem;
 
 constexpr const char* kSmall = "n1c3h7w9k4r3s3ph1pw1+relu";
 
@@ -70,7 +38,7 @@ TEST(Executor, ResultsAreThoseOfTheirOwnSubmission) {
     std::vector<std::vector<float>> src, dst(40, std::vector<float>(problem.desc.dst_size()));
     std::vector<Ticket> tickets;
     for (int i = 0; i < 40; ++i) {
-      src.push_back(ramp(problem.desc.src_size(), i));
+      src.push_back(integers(problem.desc.src_size(), i));
       tickets.push_back(executor.submit(src.back(), dst[static_cast<std::size_t>(i)]));
     }
     for (std::size_t i = 0; i < 40; ++i) {
@@ -92,7 +60,7 @@ TEST(Executor, RunsOnTheRealDevices) {
   for (const convrt::Device& device : convrt::devices()) {
     const Problem problem(device, kSmall);
     Executor executor(problem.plan, 2);
-    const auto src = ramp(problem.desc.src_size(), 5);
+    const auto src = integers(problem.desc.src_size(), 5);
     std::vector<float> dst(problem.desc.dst_size());
     executor.submit(src, dst).wait();
     EXPECT_EQ(dst, problem.expected(src)) << device.info().id;
@@ -103,7 +71,7 @@ TEST(Executor, BlocksOnlyWhileDepthAreInFlight) {
   Gate gate;
   const auto backend = fake("fake:0", {.before_run = [&](int) { gate.pass(); }});
   const Problem problem(backend->device(), kSmall);
-  const auto src = ramp(problem.desc.src_size(), 1);
+  const auto src = integers(problem.desc.src_size(), 1);
   std::vector<float> dst(problem.desc.dst_size());
   Executor executor(problem.plan, 2);
   executor.submit(src, dst);
@@ -136,7 +104,7 @@ TEST(Executor, AFailureStaysWithItsTicket) {
                               host);
     const Problem problem(backend->device(), kSmall);
     Executor executor(problem.plan);
-    const auto src = ramp(problem.desc.src_size(), 1);
+    const auto src = integers(problem.desc.src_size(), 1);
     std::vector<std::vector<float>> dst(5, std::vector<float>(problem.desc.dst_size()));
     std::vector<Ticket> tickets;
     for (auto& d : dst) tickets.push_back(executor.submit(src, d));
@@ -158,7 +126,7 @@ TEST(Executor, ATimeoutLeavesTheWorkGoingOn) {
   Gate gate;
   const auto backend = fake("fake:0", {.before_run = [&](int) { gate.pass(); }});
   const Problem problem(backend->device(), kSmall);
-  const auto src = ramp(problem.desc.src_size(), 1);
+  const auto src = integers(problem.desc.src_size(), 1);
   std::vector<float> dst(problem.desc.dst_size());
   Executor executor(problem.plan);
   const Ticket ticket = executor.submit(src, dst);
@@ -174,7 +142,7 @@ TEST(Executor, DestructionCancelsWhatHasNotStarted) {
   Gate gate;
   const auto backend = fake("fake:0", {.before_run = [&](int) { gate.pass(); }});
   const Problem problem(backend->device(), kSmall);
-  const auto src = ramp(problem.desc.src_size(), 1);
+  const auto src = integers(problem.desc.src_size(), 1);
   std::vector<std::vector<float>> dst(3, std::vector<float>(problem.desc.dst_size(), -77));
   std::vector<Ticket> tickets;
   {
@@ -213,7 +181,7 @@ TEST(Executor, SlotsNeedNoCopyAndComeBack) {
     // More than depth, all tickets kept: places come back with the work, memory with the ticket.
     for (int i = 0; i < 7; ++i) {
       Slot slot = executor.acquire();
-      src.push_back(ramp(problem.desc.src_size(), i));
+      src.push_back(integers(problem.desc.src_size(), i));
       std::copy(src.back().begin(), src.back().end(), slot.src().begin());
       kept.push_back(executor.submit(std::move(slot)));
     }
@@ -236,11 +204,11 @@ TEST(Executor, ChainsFeedEachResultToTheNext) {
     Executor executor(std::vector<Conv2dPlan>{a.plan, b.plan, c.plan});
     std::vector<std::vector<float>> src, dst;
     std::vector<Ticket> tickets;
-    const auto before = ramp(c.desc.dst_size(), 9);
+    const auto before = integers(c.desc.dst_size(), 9);
     dst.assign(9, before);
     src.reserve(9);
     for (int i = 0; i < 9; ++i) {
-      src.push_back(ramp(a.desc.src_size(), i));
+      src.push_back(integers(a.desc.src_size(), i));
       tickets.push_back(executor.submit(src.back(), dst[static_cast<std::size_t>(i)]));
     }
     for (std::size_t i = 0; i < 9; ++i) {
@@ -278,7 +246,7 @@ TEST(Executor, AnEmptyBatchIsDoneAtOnce) {
 TEST(Executor, BusyShareIsTheShareOfTheDevice) {
   const auto backend = fake("fake:0", {.delay = 2ms});
   const Problem problem(backend->device(), kSmall);
-  const auto src = ramp(problem.desc.src_size(), 1);
+  const auto src = integers(problem.desc.src_size(), 1);
   std::vector<float> dst(problem.desc.dst_size());
   Executor executor(problem.plan);
   for (int i = 0; i < 5; ++i) executor.submit(src, dst).wait();
@@ -304,7 +272,7 @@ TEST(ExecutorStress, ManyProducersDroppedTicketsFailuresAndMixedSubmissions) {
     std::vector<std::jthread> producers;
     for (int t = 0; t < kProducers; ++t)
       producers.emplace_back([&, t] {
-        const auto src = ramp(problem.desc.src_size(), t), expected = problem.expected(src);
+        const auto src = integers(problem.desc.src_size(), t), expected = problem.expected(src);
         std::vector<float> dst(problem.desc.dst_size());
         for (int i = 0; i < kEach; ++i) {
           std::optional<Ticket> ticket;
@@ -338,7 +306,7 @@ TEST(ExecutorStress, RandomDestructionNeverHangsOrTouchesFreedMemory) {
   const auto backend = fake("fake:0");
   const Problem problem(backend->device(), kSmall);
   for (int round = 0; round < 60; ++round) {
-    const auto src = ramp(problem.desc.src_size(), round);
+    const auto src = integers(problem.desc.src_size(), round);
     std::vector<std::vector<float>> dst(5, std::vector<float>(problem.desc.dst_size()));
     std::vector<Ticket> tickets;
     {

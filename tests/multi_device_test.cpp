@@ -10,6 +10,7 @@
 #include "convrt/convrt.hpp"
 #include "core/split.hpp"
 #include "fake_backend.hpp"
+#include "problem.hpp"
 
 namespace {
 
@@ -24,12 +25,7 @@ using convrt::core::Axis;
 using convrt::core::Part;
 using convrt::test::fake;
 using convrt::test::FakeBackend;
-
-std::vector<float> ramp(std::size_t size, int from) {
-  std::vector<float> v(size);
-  for (std::size_t i = 0; i < size; ++i) v[i] = static_cast<float>((from + static_cast<int>(i) * 7) % 17 - 8);
-  return v;
-}
+using convrt::test::integers;
 
 /// Integer-valued data, so every order of summation gives the same bits.
 struct Data {
@@ -37,10 +33,10 @@ struct Data {
   std::vector<float> weights, bias, src, before, expected;
   explicit Data(const Conv2dDesc& d)
       : desc(d),
-        weights(ramp(d.weights_size(), 1)),
-        bias(ramp(static_cast<std::size_t>(d.k), 4)),
-        src(ramp(d.src_size(), 2)),
-        before(ramp(d.dst_size(), 3)),
+        weights(integers(d.weights_size(), 1)),
+        bias(integers(static_cast<std::size_t>(d.k), 4)),
+        src(integers(d.src_size(), 2)),
+        before(integers(d.dst_size(), 3)),
         expected(before) {
     Conv2dPlan(convrt::find_device("cpu"), d, weights, bias, {.kernel = "cpu.reference"}).run(src, expected);
   }

@@ -88,6 +88,8 @@ class Stream {
   /// Starts a job and does not wait. The result waits until the job is done, then throws its error or returns its
   /// times; to be called once. What memory.dst holds is read by a last convolution that accumulates.
   virtual std::function<StreamTimes()> submit(const StreamMemory& memory) = 0;
+  /// Jobs that have not begun fail with Error{cancelled}; the others go on.
+  virtual void cancel() = 0;
 };
 
 /// A compiled custom shader (design section 4); only GPU backends have them.

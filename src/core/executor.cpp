@@ -173,8 +173,11 @@ ExecutorState::ExecutorState(std::vector<Conv2dPlan> chain, int depth)
 }
 
 ExecutorState::~ExecutorState() {
-  const std::scoped_lock lock(ring_->mutex);
-  ring_->stopping = true;  // what the worker has not started yet, it cancels
+  {
+    const std::scoped_lock lock(ring_->mutex);
+    ring_->stopping = true;  // what the worker has not started yet, it cancels
+  }
+  if (stream_) stream_->cancel();
 }
 
 Ticket ExecutorState::submit(std::span<const float> src, std::span<float> dst) {
@@ -325,7 +328,7 @@ void ExecutorState::collect(Job& job) noexcept {
     error.emplace(as_error(std::current_exception()));
   }
   job.memory.reset();  // before the place is free, or its next user would allocate
-  settle(job, interval, stats, error, false);
+  settle(job, interval, stats, error, error && error->code() == ErrorCode::cancelled);
 }
 
 void ExecutorState::trace(const Job& job, const StreamTimes& times, Clock::time_point done) const {

@@ -136,7 +136,25 @@ std::unique_ptr<core::Stream> GlBackend::open_stream(std::vector<std::shared_ptr
                                                      const core::StreamOptions& options) {
   std::vector<std::shared_ptr<const GlConv>> convs;
   for (const auto& conv : chain) convs.push_back(std::static_pointer_cast<const GlConv>(conv));
-  return std::make_unique<GlStream>(device_, std::move(convs), options);
+  return std::make_unique<GlStream>(device_, std::move(convs), options, stream_form());
+}
+
+StreamForm GlBackend::stream_form() {
+  const char* text = std::getenv("CONVRT_GL_STREAM");
+  const bool measure = text != nullptr && std::string_view(text) == "measure";
+  if (text != nullptr && !measure) {
+    if (const auto forced = gl::stream_form(text)) return *forced;
+    core::log(LogLevel::warning, "CONVRT_GL_STREAM must be measure, or epochs, contexts or ordered with or without ",
+              ".polled; found \"", text, "\", which is ignored");
+  }
+  if (gl_info_.software && !measure) return *gl::stream_form("epochs");
+  const std::scoped_lock lock(form_mutex_);
+  if (!form_)
+    form_ = fastest_stream_form(*this, [this](std::shared_ptr<const core::PreparedConv> conv, StreamForm form) {
+      std::vector<std::shared_ptr<const GlConv>> chain = {std::static_pointer_cast<const GlConv>(std::move(conv))};
+      return std::make_unique<GlStream>(device_, std::move(chain), core::StreamOptions{}, form);
+    });
+  return *form_;
 }
 
 std::string GlBackend::shipped_tuning() const {

@@ -4,9 +4,11 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "core/backend.hpp"
 #include "gl/gl_device.hpp"
+#include "gl/stream_form.hpp"
 
 namespace convrt::gl {
 
@@ -33,6 +35,10 @@ class GlBackend final : public core::Backend {
 
   const GlInfo& gl_info() const { return gl_info_; }
   GlDevice& device() { return *device_; }
+  /// How executors that are opened now overlap copies with convolutions: CONVRT_GL_STREAM, else as measured on this
+  /// device, by the first call. A software device's copies share the processor with the convolutions: it keeps to
+  /// epochs unless CONVRT_GL_STREAM=measure.
+  StreamForm stream_form();
 
  private:
   const EglDevice egl_;
@@ -40,6 +46,8 @@ class GlBackend final : public core::Backend {
   const GlInfo gl_info_;
   DeviceInfo info_;
   std::mutex mutex_;
+  std::mutex form_mutex_;
+  std::optional<StreamForm> form_;    // once measured or remembered
   std::shared_ptr<GlDevice> custom_;  // custom shaders' own, opened by the first of them
 };
 

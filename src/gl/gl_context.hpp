@@ -38,6 +38,12 @@ struct GlState {
   void check(const char* what);
 };
 
+/// How an owner thread with nothing else to do waits for the GPU.
+enum class Polling {
+  inside,   ///< in the driver, a slice at a time; a job that comes meanwhile waits for the slice's end
+  outside,  ///< asks the driver without waiting and sleeps in between, where a job wakes it and no driver lock is held
+};
+
 /// Errors of enqueued work that no caller waits for: the first one, until somebody asks.
 class ErrorSlot {
  public:
@@ -73,6 +79,7 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
 
   const GlInfo& info() const { return info_; }
   bool alive() const { return alive_.load(); }
+  void set_polling(Polling polling) { polling_ = polling; }
 
   /// Appends a job that nobody waits for; its errors go to `errors`, or else to the context's own ErrorSlot. `after`,
   /// if any, runs on the owner thread once the GPU is done with the job. A job with neither is not even asked for
@@ -163,6 +170,7 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   std::atomic<bool> alive_ = true;
   std::atomic<bool> ended_ = false;  // the thread is done with the driver
   std::atomic<std::uint64_t> progress_ = 0;
+  std::atomic<Polling> polling_ = Polling::inside;
   // The owner thread's own.
   bool unchecked_ = false;  // jobs ran whose OpenGL errors nobody asked for
   int unflushed_ = 0;       // jobs since the last flush

@@ -107,8 +107,14 @@ class PixelGemm {
     // Only a panel of whole vectors: the last row of the source ends where the buffer does.
     if (blocking_.in_place && panel.count % blocking_.lanes == 0) {
       const float* rows = run_.src + (panel.n * shape_.c + panel.g * shape_.group_c) * shape_.w + panel.pixel;
-      for (Index block = first; block < last; ++block)
+      const Split ahead(end, last - first);
+      for (Index block = first; block < last; ++block) {
+        // Every row of a panel lies in a page of its own, where the hardware does not guess what follows.
+        for (Index c = ahead.begin(block - first); c < ahead.begin(block - first + 1); ++c)
+          for (Index x = 0; x < blocking_.panel_pixels; x += 16)
+            __builtin_prefetch(rows + c * shape_.w + blocking_.panel_pixels + x, 0, 2);
         multiply(panel, block, begin, end, true, true, {rows, shape_.w}, scratch);
+      }
       return;
     }
     Index at = begin;

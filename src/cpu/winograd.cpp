@@ -63,7 +63,8 @@ struct Cut {
   double cost = 0;           // of it, in multiply-adds
 };
 
-// A weight that a thread reads once more, from L3 or from memory, in multiply-adds: they wait for it in part (measured).
+// A weight that a thread reads once more, from L3 or from memory, in multiply-adds: they wait for it in part
+// (measured).
 constexpr double kCachedWeight = 2, kWeight = 8;
 
 Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles, int m, int groups, int threads) {

@@ -23,10 +23,10 @@ inline double peak_gflops(const CpuInfo& info, Isa isa) {
   return ghz;
 }
 
-/// Threads worth starting for `flops`: each needs about 20 us of work to repay its wake-up. Depends on the problem
+/// Threads worth starting for `flops`: each needs about 4 us of work to repay its wake-up. Depends on the problem
 /// alone; results may not depend on it.
 inline int useful_threads(double flops, int threads) {
-  constexpr double flops_per_thread = 2e6;
+  constexpr double flops_per_thread = 4e5;
   return static_cast<int>(std::clamp(flops / flops_per_thread, 1.0, static_cast<double>(threads)));
 }
 

@@ -10,6 +10,7 @@
 #include "async.hpp"
 #include "core/fail.hpp"
 #include "export.hpp"
+#include "plans.hpp"
 #include "report.hpp"
 #include "scaling.hpp"
 #include "session.hpp"
@@ -26,7 +27,7 @@ struct Arguments {
   bool strict = false, no_end_to_end = false, list = false, no_peers = false, quick = false;
   TuneArguments tuning = {.budget_ms = 0};
   std::string prepare;
-  bool async = false;
+  bool async = false, plans = false;
   AsyncOptions stream;
 };
 
@@ -73,6 +74,8 @@ void define(CLI::App& app, Arguments& a) {
       ->capture_default_str();
   app.add_option("--items", a.stream.items, "--async: images of a series; default: as many as half a second takes")
       ->check(CLI::Range(1, 1000000));
+  app.add_flag("--plans", a.plans,
+               "What a plan costs: the time to make one, its weights packed, beside a memcpy of the packed bytes");
   app.add_option(
          "--tune", a.tuning.budget_ms,
          "Tune each layer instead of timing it: measure every kernel within this budget (milliseconds a layer), "
@@ -137,6 +140,10 @@ int run(Arguments& a) {
     return 0;
   }
   if (a.async) return bench_async(std::cout, o, a.stream) ? 0 : 1;
+  if (a.plans) {
+    bench_plans(std::cout, o);
+    return 0;
+  }
   const bool tune = a.tuning.budget_ms > 0;
   if (!a.prepare.empty()) {
     const auto [share, shares] = parse_share(a.prepare);

@@ -141,6 +141,7 @@ class FakeBackend::Conv final : public core::PreparedConv, public std::enable_sh
     return std::make_shared<Conv>(device_, kernel_, real_->reshaped(desc));
   }
   std::size_t workspace_bytes() const override { return 0; }
+  std::size_t packed_bytes() const override { return 0; }
 
  private:
   const FakeBackend* device_;

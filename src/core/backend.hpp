@@ -53,6 +53,7 @@ class PreparedConv {
   /// Same kernel and packed weights, another n, h, w (validated by core).
   virtual std::shared_ptr<const PreparedConv> reshaped(const Conv2dDesc& desc) const = 0;
   virtual std::size_t workspace_bytes() const = 0;
+  virtual std::size_t packed_bytes() const = 0;  ///< weights as the kernel reads them; reshaped plans share them
 };
 
 /// Host memory that a Stream's device reads and writes itself. Keeping it keeps the memory, also beyond the Stream.

@@ -5,43 +5,63 @@
 /// A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
 #pragma once
 
-#include <array>
+#include <algorithm>
 #include <cstddef>
 
 namespace convrt::core {
 
-using WinogradRow = std::array<double, 3>;
 inline constexpr double kRoot2 = 1.41421356237309504880;
 
-// Rows of G: what a filter row becomes at each point.
-inline constexpr std::array<WinogradRow, 4> kWinogradFilter2 = {
-    {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}}};
-inline constexpr std::array<WinogradRow, 6> kWinogradFilter4 = {{{1, 0, 0},
-                                                                 {-2. / 3, -kRoot2 / 3, -1. / 3},
-                                                                 {-2. / 3, kRoot2 / 3, -1. / 3},
-                                                                 {1. / 6, kRoot2 / 6, 1. / 3},
-                                                                 {1. / 6, -kRoot2 / 6, 1. / 3},
-                                                                 {0, 0, 1}}};
+/// What rows (a, b, c) of kCount filters become at each point: y = G times them. Loops over filters, for the compiler
+/// to make vectors of.
+template <int m, std::size_t kCount>
+void transform_filter_rows(const double (&x)[3][kCount], double (&y)[m + 2][kCount]) {
+  for (std::size_t k = 0; k < kCount; ++k) {
+    const double a = x[0][k], b = x[1][k], c = x[2][k];
+    y[0][k] = a;
+    if constexpr (m == 2) {
+      const double even = 0.5 * (a + c), odd = 0.5 * b;
+      y[1][k] = even + odd;
+      y[2][k] = even - odd;
+    } else {
+      const double even1 = -1. / 3 * (2 * a + c), odd1 = kRoot2 / 3 * b;
+      const double even2 = 1. / 6 * (a + 2 * c), odd2 = kRoot2 / 6 * b;
+      y[1][k] = even1 - odd1;
+      y[2][k] = even1 + odd1;
+      y[3][k] = even2 + odd2;
+      y[4][k] = even2 - odd2;
+    }
+    y[m + 1][k] = c;
+  }
+}
 
 /// Points of F(m x m, 3x3).
 inline constexpr int winograd_points(int m) { return (m + 2) * (m + 2); }
 
-/// G w G^T of one filter w[3][3], rounded once, to[point * stride].
-template <std::size_t kPoints>
-void transform_filter(const std::array<WinogradRow, kPoints>& g, const float* w, float* to, std::ptrdiff_t stride) {
-  std::array<WinogradRow, kPoints> half;
-  for (std::size_t i = 0; i < kPoints; ++i)
-    for (std::size_t s = 0; s < 3; ++s) half[i][s] = g[i][0] * w[s] + g[i][1] * w[3 + s] + g[i][2] * w[6 + s];
-  for (std::size_t i = 0; i < kPoints; ++i)
-    for (std::size_t j = 0; j < kPoints; ++j, to += stride)
-      *to = static_cast<float>(half[i][0] * g[j][0] + half[i][1] * g[j][1] + half[i][2] * g[j][2]);
+/// G w G^T of kCount filters w[column][row][filter], rounded once, to[point * stride + filter].
+template <int m, std::size_t kCount>
+void transform_filters(const double (&w)[3][3][kCount], float* to, std::ptrdiff_t stride) {
+  double columns[3][m + 2][kCount], row[3][kCount], y[m + 2][kCount];
+  for (std::size_t s = 0; s < 3; ++s) transform_filter_rows<m>(w[s], columns[s]);
+  for (std::size_t i = 0; i < m + 2; ++i) {
+    for (std::size_t s = 0; s < 3; ++s) std::copy_n(columns[s][i], kCount, row[s]);
+    transform_filter_rows<m>(row, y);
+    for (std::size_t j = 0; j < m + 2; ++j, to += stride)
+      for (std::size_t k = 0; k < kCount; ++k) to[k] = static_cast<float>(y[j][k]);
+  }
 }
 
+template <std::size_t kCount>
+void transform_filters(int m, const double (&w)[3][3][kCount], float* to, std::ptrdiff_t stride) {
+  m == 2 ? transform_filters<2>(w, to, stride) : transform_filters<4>(w, to, stride);
+}
+
+/// One filter w[3][3].
 inline void transform_filter(int m, const float* w, float* to, std::ptrdiff_t stride) {
-  if (m == 2)
-    transform_filter(kWinogradFilter2, w, to, stride);
-  else
-    transform_filter(kWinogradFilter4, w, to, stride);
+  double one[3][3][1];
+  for (std::size_t r = 0; r < 3; ++r)
+    for (std::size_t s = 0; s < 3; ++s) one[s][r][0] = w[3 * r + s];
+  transform_filters(m, one, to, stride);
 }
 
 }  // namespace convrt::core

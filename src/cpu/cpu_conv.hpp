@@ -63,6 +63,7 @@ class CpuConv final : public core::PreparedConv, public std::enable_shared_from_
                const std::shared_ptr<core::BackendBuffer>& dst) const override;
   std::shared_ptr<const core::PreparedConv> reshaped(const Conv2dDesc& desc) const override;
   std::size_t workspace_bytes() const override;
+  std::size_t packed_bytes() const override { return packed_->weights.size() * sizeof(float); }
 
  private:
   std::size_t scratch_floats() const;

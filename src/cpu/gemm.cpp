@@ -145,6 +145,28 @@ void execute(const Run& run) noexcept { is_channel(run.variant) ? execute_channe
 
 }  // namespace
 
+void gemm_detail::pack_block(const GemmKernels& kernels, const float* from, Index filters, Index step, Index channels,
+                             Index taps, float* to) {
+  alignas(64) float turned[12 * 1024];
+  // Channels at a time: not much more than a cache line of each filter, which often lie a multiple of 4 KiB apart.
+  const Index most = std::clamp<Index>(std::ssize(turned) / (taps * filters), 1, 16);
+  for (Index c = 0; c < channels; c += most) {
+    const Index count = std::min(most, channels - c);
+    const float* source = from + c * taps;
+    if (taps == 1) {
+      kernels.transpose({source, channels, to + c * step, step, filters, count});
+    } else if (count * taps * filters <= std::ssize(turned)) {
+      kernels.transpose({source, channels * taps, turned, filters, filters, count * taps});
+      for (Index i = 0; i < count * taps; ++i)
+        std::copy_n(turned + i * filters, filters, to + (i % taps * channels + c + i / taps) * step);
+    } else {
+      for (Index i = 0; i < filters; ++i)
+        for (Index j = 0; j < count * taps; ++j)
+          to[(j % taps * channels + c + j / taps) * step + i] = source[i * channels * taps + j];
+    }
+  }
+}
+
 const Algorithm gemm = {variants, pack, scratch_floats, execute};
 
 }  // namespace convrt::cpu

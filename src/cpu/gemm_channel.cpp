@@ -6,6 +6,7 @@
 
 #include "cpu/cost.hpp"
 #include "cpu/gemm_shape.hpp"
+#include "cpu/parallel.hpp"
 
 namespace convrt::cpu::gemm_detail {
 namespace {
@@ -191,13 +192,13 @@ class ChannelGemm {
 }  // namespace
 
 AlignedFloats pack_channel(const Conv2dDesc& d, const Variant& variant, std::span<const float> weights, int threads) {
-  const Index lanes = gemm_kernels(variant.isa)->lanes, group_k = d.k / d.groups, group_c = d.c / d.groups;
+  const GemmKernels& kernels = *gemm_kernels(variant.isa);
+  const Index lanes = kernels.lanes, group_k = d.k / d.groups, group_c = d.c / d.groups;
   const Index taps = Index{d.r} * d.s, depth = taps * group_c;
   const Index vectors = ceil_div(group_k, lanes);
   const Split blocks(vectors, ceil_div(vectors, variant.vectors));
   AlignedFloats packed(static_cast<std::size_t>(d.groups * vectors * lanes * depth));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (Index unit = 0; unit < d.groups * blocks.parts; ++unit) {
+  for_each_task(threads, d.groups * blocks.parts, [&](Index unit, int) {
     const Index block = unit % blocks.parts, g = unit / blocks.parts, begin = blocks.begin(block);
     const Index width = blocks.count(block) * lanes;
     const Index count = std::min(width, group_k - begin * lanes);
@@ -205,15 +206,8 @@ AlignedFloats pack_channel(const Conv2dDesc& d, const Variant& variant, std::spa
     float* to = packed.data() + (g * vectors + begin) * lanes * depth;
     if (count < width)
       for (Index row = 0; row < depth; ++row) std::fill(to + row * width + count, to + (row + 1) * width, 0.0F);
-    // Few filters and channels at a time: filters often lie a multiple of 2 KiB apart, in the same sets of the cache.
-    for (Index c_begin = 0; c_begin < group_c; c_begin += 16)
-      for (Index i_begin = 0; i_begin < count; i_begin += 8)
-        for (Index c = c_begin; c < std::min(group_c, c_begin + 16); ++c)
-          for (Index tap = 0; tap < taps; ++tap) {
-            float* row = to + (tap * group_c + c) * width;
-            for (Index i = i_begin; i < std::min(count, i_begin + 8); ++i) row[i] = from[i * depth + c * taps + tap];
-          }
-  }
+    pack_block(kernels, from, count, width, group_c, taps, to);
+  });
   return packed;
 }
 

@@ -5,6 +5,7 @@
 
 #include "cpu/cost.hpp"
 #include "cpu/gemm_shape.hpp"
+#include "cpu/parallel.hpp"
 
 namespace convrt::cpu::gemm_detail {
 namespace {
@@ -174,16 +175,12 @@ AlignedFloats pack_pixel(const Conv2dDesc& d, const Variant& variant, std::span<
   const Index group_k = d.k / d.groups, group_c = d.c / d.groups, taps = Index{d.r} * d.s, depth = taps * group_c;
   const Split blocks(group_k, ceil_div(group_k, variant.rows));
   AlignedFloats packed(weights.size());
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (Index unit = 0; unit < d.groups * blocks.parts; ++unit) {
+  for_each_task(threads, d.groups * blocks.parts, [&](Index unit, int) {
     const Index block = unit % blocks.parts, rows = blocks.count(block);
     const Index k = unit / blocks.parts * group_k + blocks.begin(block);
-    const float* from = weights.data() + k * depth;
-    float* to = packed.data() + k * depth;
-    for (Index c = 0; c < group_c; ++c)
-      for (Index tap = 0; tap < taps; ++tap)
-        for (Index m = 0; m < rows; ++m) to[(tap * group_c + c) * rows + m] = from[m * depth + c * taps + tap];
-  }
+    pack_block(*gemm_kernels(variant.isa), weights.data() + k * depth, rows, rows, group_c, taps,
+               packed.data() + k * depth);
+  });
   return packed;
 }
 

@@ -93,6 +93,11 @@ alignas(64) inline constexpr float kZeros[kMaxTileVectors * 16] = {};
 /// filters reuse a panel, and where planes a multiple of 2 KiB apart fall into few sets of the L1 cache.
 inline bool reads_in_place(const Shape& s) { return s.dense && s.group_k <= 512 && s.w % 512 != 0; }
 
+/// One block of weights: to[(tap * channels + c) * step + i] = from[(i * channels + c) * taps + tap], i below
+/// `filters`.
+void pack_block(const GemmKernels& kernels, const float* from, Index filters, Index step, Index channels, Index taps,
+                float* to);
+
 /// Lanes along pixels, NCHW: weights [group][block of rows][R][S][C/groups][row]; one im2col panel per thread.
 AlignedFloats pack_pixel(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads);
 std::size_t pixel_scratch(const Shape& shape, const Variant& variant);

@@ -16,6 +16,7 @@
 #include "cpu/algorithm.hpp"
 #include "cpu/cost.hpp"
 #include "cpu/kernels/winograd_kernels.hpp"
+#include "cpu/parallel.hpp"
 
 namespace convrt::cpu {
 namespace {
@@ -117,6 +118,16 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
   return found;
 }
 
+// Of kCount filters from one channel of `weights` on, `step` floats apart, only `count` of which exist.
+template <std::ptrdiff_t kCount>
+void pack_filters(int m, const float* weights, std::ptrdiff_t step, std::ptrdiff_t count, float* to,
+                  std::ptrdiff_t point_floats) {
+  double w[3][3][kCount] = {};
+  for (std::ptrdiff_t f = 0; f < std::min(count, kCount); ++f)
+    for (int tap = 0; tap < 9; ++tap) w[tap % 3][tap / 3][f] = weights[f * step + tap];
+  core::transform_filters(m, w, to, point_floats);
+}
+
 AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads) {
   const int m = variant.rows;
   const WinogradForm& form = form_of(desc, variant.isa, m);
@@ -124,20 +135,23 @@ AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<con
   const std::ptrdiff_t padded_k = ceil_div(k_end, form.filter_step) * form.filter_step;
   const std::ptrdiff_t point_floats = c_end * padded_k, panels = ceil_div(k_end, form.panel);
   AlignedFloats packed(static_cast<std::size_t>(desc.groups * core::winograd_points(m) * point_floats));
-#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
-  for (int group = 0; group < desc.groups; ++group)
-    for (std::ptrdiff_t panel = 0; panel < panels; ++panel) {
-      const std::ptrdiff_t first = panel * form.panel, width = std::min<std::ptrdiff_t>(form.panel, padded_k - first);
-      float* base = packed.data() + group * core::winograd_points(m) * point_floats + first * c_end;
-      for (std::ptrdiff_t c = 0; c < c_end; ++c)
-        for (std::ptrdiff_t i = 0; i < width; ++i) {
-          static constexpr float kZeros[9] = {};
-          const std::ptrdiff_t k = first + i;
-          const float* w = k < k_end ? weights.data() + ((group * k_end + k) * c_end + c) * 9 : kZeros;
-          float* to = base + c * width + i;
-          core::transform_filter(m, w, to, point_floats);
-        }
-    }
+  constexpr std::ptrdiff_t kChannels = 32;  // a task
+  const std::ptrdiff_t parts = ceil_div(c_end, kChannels);
+  for_each_task(threads, desc.groups * panels * parts, [&](std::ptrdiff_t task, int) {
+    const std::ptrdiff_t group = task / parts / panels, first = task / parts % panels * form.panel;
+    const std::ptrdiff_t width = std::min<std::ptrdiff_t>(form.panel, padded_k - first);
+    float* to = packed.data() + group * core::winograd_points(m) * point_floats + first * c_end;
+    const std::ptrdiff_t begin = task % parts * kChannels, end = std::min(c_end, begin + kChannels);
+    for (std::ptrdiff_t c = begin; c < end; ++c)
+      for (std::ptrdiff_t i = 0; i < width;) {
+        const std::ptrdiff_t k = first + i;
+        const float* from = weights.data() + ((group * k_end + k) * c_end + c) * 9;
+        // Whole cache lines where there are as many: the points often lie a multiple of 4 KiB apart.
+        const bool line = width - i >= 16;
+        (line ? pack_filters<16> : pack_filters<4>)(m, from, c_end * 9, k_end - k, to + c * width + i, point_floats);
+        i += line ? 16 : 4;
+      }
+  });
   return packed;
 }
 

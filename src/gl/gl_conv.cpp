@@ -228,4 +228,6 @@ std::shared_ptr<const core::PreparedConv> GlConv::reshaped(const Conv2dDesc& des
 
 std::size_t GlConv::workspace_bytes() const { return recipe_.workspace_floats * sizeof(float); }
 
+std::size_t GlConv::packed_bytes() const { return weights_->packed_floats() * sizeof(float); }
+
 }  // namespace convrt::gl

@@ -62,6 +62,7 @@ class GlConv final : public core::PreparedConv {
                const std::shared_ptr<core::BackendBuffer>& dst) const override;
   std::shared_ptr<const core::PreparedConv> reshaped(const Conv2dDesc& desc) const override;
   std::size_t workspace_bytes() const override;
+  std::size_t packed_bytes() const override;
 
   const Conv2dDesc& desc() const { return desc_; }
   /// What runs this convolution from `src` to `dst`, any number of times, on the thread of the session's context.

@@ -50,11 +50,9 @@ class Winograd {
             tile_w, std::min({kSegmentTiles, task.tiles - index, s.tiles_w - tile_w})};
   }
 
-  // Floats from a segment to the next one in a plane `width` wide. Every plane begins a new page and its rows end soon,
-  // so the hardware does not guess what follows: it is asked for a segment ahead.
-  static std::ptrdiff_t to_next(const WinogradShape& s, const Segment& at, int width) {
-    const bool same_row = at.tile_w + at.count < s.tiles_w;
-    return same_row ? at.count * m : std::ptrdiff_t{m} * width - std::ptrdiff_t{m} * at.tile_w;
+  // Of a segment's first pixel in planes of h x w.
+  static std::ptrdiff_t offset(const Segment& at, int c, int channels, int h, int w) {
+    return ((at.n * channels + c) * h + std::ptrdiff_t{at.tile_h} * m) * w + std::ptrdiff_t{at.tile_w} * m;
   }
 
   // Vertical half for `columns` columns from `first` on: staging[column][point][lane].
@@ -73,7 +71,7 @@ class Winograd {
       HWY_UNROLL(6)
       for (int r = 0; r < kPoints; ++r) {
         in[r] = load_first(d, row[r] + w * step[r], channels);
-        __builtin_prefetch(row[r] + (w + ahead) * step[r], 0, 2);
+        __builtin_prefetch(row[r] + w * step[r] + ahead, 0, 2);
       }
       T::input(in, out);
       HWY_UNROLL(6)
@@ -149,25 +147,33 @@ class Winograd {
   }
 
   // Visits every segment with every kLanes of `channels`, in the order of memory: along a plane, or along a pixel.
+  // Planes, their rows and pixels of few channels end soon, and the hardware does not guess what follows: each visit is
+  // told what the next one is of.
   static HWY_INLINE void walk(const WinogradTask& task, int channels, auto&& visit) {
-    if constexpr (kPlanes) {
-      for (int c = 0; c < channels; c += kLanes)
-        for (int i = 0; i < task.tiles;) {
-          const Segment at = segment(task, i);
-          visit(at, i, c);
-          i += at.count;
-        }
-    } else {
-      for (int i = 0; i < task.tiles;) {
-        const Segment at = segment(task, i);
-        for (int c = 0; c < channels; c += kLanes) visit(at, i, c);
-        i += at.count;
+    int i = 0, c = 0;
+    for (Segment at = segment(task, 0);;) {
+      int next_i = i, next_c = c;
+      if constexpr (kPlanes) {
+        next_i += at.count;
+        if (next_i >= task.tiles) next_i = 0, next_c += kLanes;
+      } else {
+        next_c += kLanes;
+        if (next_c >= channels) next_c = 0, next_i += at.count;
       }
+      const bool last = next_i >= task.tiles || next_c >= channels;
+      // Behind the task's last segment stands the first one of the task that a thread most likely gets next.
+      const Segment next = segment(task, last ? task.tiles : next_i);
+      visit(at, i, c, next, last ? 0 : next_c);
+      if (last) return;
+      at = next;
+      i = next_i;
+      c = next_c;
     }
   }
 
   // Vertical half of a segment, channels from c on.
-  static HWY_INLINE void transform_segment_columns(const WinogradTask& task, const Segment& at, int c) {
+  static HWY_INLINE void transform_segment_columns(const WinogradTask& task, const Segment& at, int c,
+                                                   const Segment& next, int next_c) {
     const WinogradShape& s = task.shape;
     const std::int64_t first = std::int64_t{at.tile_w} * m - s.pad_left, top = std::int64_t{at.tile_h} * m - s.pad_top;
     const int columns = at.count * m + 2;
@@ -177,7 +183,8 @@ class Winograd {
       const float* plane = task.src + (at.n * s.src_channels + c) * s.h * s.w;
       for (int r = 0; r < kPoints; ++r) row[r] = inside(r) ? plane + (top + r) * s.w : nullptr;
       transform_plane_columns(s, row, std::min(kLanes, s.c - c), static_cast<std::ptrdiff_t>(first), columns,
-                              to_next(s, at, s.w), task.staging);
+                              offset(next, next_c, s.src_channels, s.h, s.w) - offset(at, c, s.src_channels, s.h, s.w),
+                              task.staging);
     } else {
       HWY_ALIGN static constexpr float kZeros[kLanes] = {};
       std::ptrdiff_t step[kPoints];
@@ -185,15 +192,17 @@ class Winograd {
         row[r] = inside(r) ? task.src + (at.n * s.h + top + r) * s.w * s.src_channels + c : kZeros;
         step[r] = inside(r) ? s.src_channels : 0;
       }
-      transform_columns(s, row, step, first, columns, s.c - c, to_next(s, at, s.w), task.staging);
+      const std::ptrdiff_t ahead =
+          (offset(next, 0, 1, s.h, s.w) - offset(at, 0, 1, s.h, s.w)) * s.src_channels + next_c - c;
+      transform_columns(s, row, step, first, columns, s.c - c, ahead, task.staging);
     }
   }
 
   static void transform_input(const WinogradTask& task) {
     const WinogradShape& s = task.shape;
     const std::ptrdiff_t point = v_stride(s.c, task.tiles);
-    walk(task, s.c, [&](const Segment& at, int i, int c) {
-      transform_segment_columns(task, at, c);
+    walk(task, s.c, [&](const Segment& at, int i, int c, const Segment& next, int next_c) {
+      transform_segment_columns(task, at, c, next, next_c);
       for (int t = 0; t < at.count; ++t)
         transform_rows(task.staging + t * m * kPoints * kLanes, task.v + (i + t) * v_row(s.c) + c, point);
     });
@@ -319,11 +328,12 @@ class Winograd {
   static void finish_panel(const WinogradTask& task, int k_begin, int filters) {
     const WinogradShape& s = task.shape;
     const float* bias = task.bias + k_begin;
-    const auto planes = [&](const Segment& at, int t, int k) {
+    const auto planes = [&](const Segment& at, int t, int k, const Segment& next, int next_k) {
       const int p = at.tile_h * m, q = at.tile_w * m, rows = std::min(m, s.p - p);
       const std::ptrdiff_t plane = std::ptrdiff_t{s.p} * s.q;
       float* dst = task.dst + (at.n * s.dst_channels + k_begin + k) * plane + std::ptrdiff_t{p} * s.q + q;
-      const std::ptrdiff_t ahead = to_next(s, at, s.q);
+      const std::ptrdiff_t ahead =
+          offset(next, next_k, s.dst_channels, s.p, s.q) - offset(at, k, s.dst_channels, s.p, s.q);
       stage_planes(task.m + (t * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k, at.count,
                    task.staging);
       const int columns = std::min(at.count * m, s.q - q);

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <deque>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -29,6 +31,25 @@ using convrt::test::integers;
 using convrt::test::Problem;
 
 constexpr const char* kSmall = "n1c3h7w9k4r3s3ph1pw1+relu";
+
+TEST(Executor, SlotsWhoseTicketsAreGoneNeedNoNewMemory) {
+  const auto backend = fake("fake:0", {}, false);
+  const Problem problem(backend->device(), "n1c1h2w2k1r1s1");
+  Executor executor(problem.plan, 3);
+  std::deque<Ticket> tickets;
+  std::set<const float*> memory;
+  for (int i = 0; i < 3000; ++i) {
+    if (tickets.size() == 3) {
+      tickets.front().wait();
+      tickets.pop_front();
+    }
+    Slot slot = executor.acquire();
+    memory.insert(slot.src().data());
+    std::fill(slot.src().begin(), slot.src().end(), 1.0F);
+    tickets.push_back(executor.submit(std::move(slot)));
+  }
+  EXPECT_EQ(memory.size(), 3U);
+}
 
 TEST(Executor, ResultsAreThoseOfTheirOwnSubmission) {
   for (const bool host : {true, false}) {

@@ -348,14 +348,13 @@ void ExecutorState::trace(const Job& job, const StreamTimes& times, Clock::time_
 void ExecutorState::settle(Job& job, const Interval& interval, const RunStats& stats, const std::optional<Error>& error,
                            bool cancelled) noexcept {
   // Under the ring's lock: who finds the ticket done also finds it counted, and the other way round.
-  const std::scoped_lock lock(ring_->mutex);
+  std::unique_lock lock(ring_->mutex);
   if (error)
     job.ticket->fail(*error);
   else
     job.ticket->succeed(stats);
   ExecutorStats& total = ring_->stats;
   --total.in_flight;
-  if (job.slot) --ring_->slots_taken;
   ++(cancelled ? total.cancelled : error ? total.failed : total.completed);
   if (!error) {
     // Intervals come in order of their start, so their union grows by what lies behind the latest end.
@@ -368,6 +367,11 @@ void ExecutorState::settle(Job& job, const Interval& interval, const RunStats& s
       total.bytes_downloaded += job.dst.size() * sizeof(float);
     }
   }
+  lock.unlock();
+  job.ticket
+      .reset();  // a slot's memory goes with its last ticket: before its place is free, or its next user allocates
+  lock.lock();
+  if (job.slot) --ring_->slots_taken;
   ring_->changed.notify_all();
 }
 

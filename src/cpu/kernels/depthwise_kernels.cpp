@@ -7,6 +7,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/kernels/depthwise_kernels.cpp"
 #include "cpu/kernels/depthwise_kernels.hpp"
+
 #include "cpu/kernels/targets.hpp"
 // clang-format off: foreach_target.h includes this file again and must stand before highway.h
 #include "hwy/foreach_target.h"
@@ -25,7 +26,7 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // Vectors per row of a strip tile: accumulators, one weight per tap row and a source vector must fit the registers.
 template <int R>
-constexpr int kStripVectors = kManyRegisters || R <= 5 ? 2 : 1;
+constexpr int kStripVectors = kManyRegisters || R <= (HWY_TARGET == HWY_SSE4 ? 3 : 5) ? 2 : 1;
 
 // Destination rows [0, ROWS), columns [q0, q0 + NV vectors), of which `count` columns are stored.
 template <int R, int SH, int ROWS, int NV, class D>
@@ -47,6 +48,7 @@ HWY_INLINE void strip_tile(D d, const DepthwiseStrip& a, std::ptrdiff_t q0, std:
     for (int r = 0; r < R; ++r) w[r] = hn::Set(d, weights[r * a.s]);
     HWY_UNROLL(16)
     for (int i = 0; i < src_rows; ++i) {
+      HWY_FENCE;  // of the loads: all at once would not fit the registers
       HWY_UNROLL(2)
       for (int v = 0; v < NV; ++v) {
         const hn::Vec<D> x = hn::LoadU(d, at + i % SH * a.phase_h + i / SH * a.row_stride + v * lanes);
@@ -58,13 +60,7 @@ HWY_INLINE void strip_tile(D d, const DepthwiseStrip& a, std::ptrdiff_t q0, std:
       }
     }
   }
-  HWY_UNROLL(4)
-  for (int o = 0; o < ROWS; ++o) {
-    HWY_UNROLL(2)
-    for (int v = 0; v < NV; ++v)
-      finish(d, sum[o][v], a.accumulate, a.activation, a.dst + o * a.dst_stride + q0 + v * lanes,
-             v + 1 < NV ? lanes : count - v * lanes);
-  }
+  finish_tile(d, sum, ROWS, count, a.accumulate, a.activation, a.dst + q0, a.dst_stride);
 }
 
 // Any taps: one load per multiply-add, NV vectors of ROWS rows against one broadcast weight.
@@ -92,13 +88,7 @@ HWY_INLINE void any_strip_tile(D d, const DepthwiseStrip& a, std::ptrdiff_t q0, 
       }
     }
   }
-  HWY_UNROLL(4)
-  for (int o = 0; o < ROWS; ++o) {
-    HWY_UNROLL(2)
-    for (int v = 0; v < NV; ++v)
-      finish(d, sum[o][v], a.accumulate, a.activation, a.dst + o * a.dst_stride + q0 + v * lanes,
-             v + 1 < NV ? lanes : count - v * lanes);
-  }
+  finish_tile(d, sum, ROWS, count, a.accumulate, a.activation, a.dst + q0, a.dst_stride);
 }
 
 // Walks a strip from left to right: tiles of NV vectors, of one, and for the last few pixels of half a vector where
@@ -193,6 +183,7 @@ HWY_INLINE void add_columns(D d, const DepthwisePlane& a, std::ptrdiff_t top, st
   HWY_UNROLL(16)
   for (int i = 0; i < src_rows; ++i, row += a.w) {
     if (static_cast<std::size_t>(top + i) >= static_cast<std::size_t>(a.h)) continue;
+    if constexpr (R == 7 && ST == 2) HWY_FENCE;  // as above
     HWY_UNROLL(2)
     for (int v = 0; v < NV; ++v) {
       const float* from = row + v * ST * lanes;
@@ -233,13 +224,7 @@ HWY_INLINE void plane_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0, std:
   }
   HWY_UNROLL(1)
   for (; s < R; ++s) add_columns<R, ST, ROWS, NV, EDGE, false>(d, a, top, left + s, a.weights + s, sum);
-  HWY_UNROLL(4)
-  for (int o = 0; o < ROWS; ++o) {
-    HWY_UNROLL(2)
-    for (int v = 0; v < NV; ++v)
-      finish(d, sum[o][v], a.accumulate, a.activation, a.dst + (p0 + o) * a.q + q0 + v * lanes,
-             v + 1 < NV ? lanes : count - v * lanes);
-  }
+  finish_tile(d, sum, ROWS, count, a.accumulate, a.activation, a.dst + p0 * a.q + q0, a.q);
 }
 
 template <int R, int ST, int ROWS, int NV, class D>
@@ -255,7 +240,7 @@ HWY_INLINE void plane_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0, std:
 
 template <int R, int ST, int ROWS>
 HWY_NOINLINE void plane_rows(const DepthwisePlane& a, std::ptrdiff_t p0) {
-  constexpr int NV = kManyRegisters ? 2 : ST == 1 ? kStripVectors<R> : 1;
+  constexpr int NV = kManyRegisters ? (R == 7 && ST == 2 ? 1 : 2) : ST == 1 ? kStripVectors<R> : 1;
   const hn::ScalableTag<float> d;
   const hn::CappedTag<float, HWY_MAX(hn::MaxLanes(d) / 2, 1)> half;
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
@@ -280,9 +265,9 @@ HWY_INLINE void narrow_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0) {
   for (int i = 0; i < src_rows; ++i, row += a.w)
     x[i] = static_cast<std::size_t>(top + i) < static_cast<std::size_t>(a.h) ? hn::MaskedLoad(columns, d, row)
                                                                              : hn::Zero(d);
-  hn::Vec<D> sum[ROWS];
+  hn::Vec<D> sum[ROWS][1];
   HWY_UNROLL(7)
-  for (int o = 0; o < ROWS; ++o) sum[o] = hn::Set(d, a.bias);
+  for (int o = 0; o < ROWS; ++o) sum[o][0] = hn::Set(d, a.bias);
   // Unsigned: columns left of the image are huge numbers, and lanes from w on hold zeros.
   auto column = hn::BitCast(
       du, hn::Sub(hn::Mul(hn::Iota(di, 0), hn::Set(di, ST)), hn::Set(di, static_cast<std::int32_t>(a.pad_left))));
@@ -299,18 +284,19 @@ HWY_INLINE void narrow_tile(D d, const DepthwisePlane& a, std::ptrdiff_t p0) {
       HWY_UNROLL(7)
       for (int o = 0; o < ROWS; ++o) {
         const int r = i - o * ST;
-        if (r >= 0 && r < R) sum[o] = hn::MulAdd(w[r], shifted, sum[o]);
+        if (r >= 0 && r < R) sum[o][0] = hn::MulAdd(w[r], shifted, sum[o][0]);
       }
     }
   }
-  HWY_UNROLL(7)
-  for (int o = 0; o < ROWS; ++o) finish(d, sum[o], a.accumulate, a.activation, a.dst + (p0 + o) * a.q, a.q);
+  finish_tile(d, sum, ROWS, a.q, a.accumulate, a.activation, a.dst + p0 * a.q, a.q);
 }
 
 // Rows of a narrow tile: source rows, sums and weights live in registers together. 0: not on this instruction set.
 template <int R, int ST>
-constexpr int kNarrowRows = kManyRegisters ? (ST == 1 ? 7 : 4)
-                            : R == 3       ? (ST == 1 ? 4 : 3)
+constexpr int kNarrowRows = kManyRegisters ? (ST == 2  ? 4
+                                              : R == 7 ? 5
+                                                       : 7)
+                            : R == 3       ? (ST == 1 ? 3 : 2)
                                            : 0;
 
 template <int R, int ST, int ROWS, class D>
@@ -336,12 +322,16 @@ template <int R, int ST>
 void plane(const DepthwisePlane& a) {
   static_assert(kStripRows == 4);
   const hn::ScalableTag<float> d;
-  const hn::CappedTag<float, HWY_MAX(hn::MaxLanes(d) / 2, 1)> half;
+  [[maybe_unused]] const hn::CappedTag<float, HWY_MAX(hn::MaxLanes(d) / 2, 1)> half;
   const std::ptrdiff_t rows = a.last_p - a.first_p, tiles = (rows + kStripRows - 1) / kStripRows;
   const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d)), widest = std::max(a.w + 1, a.q);
   constexpr bool narrow = kNarrowRows<R, ST> != 0;
   if (narrow && widest <= lanes && a.pad_left <= lanes) {
-    if constexpr (narrow) widest <= lanes / 2 ? narrow_plane<R, ST>(half, a) : narrow_plane<R, ST>(d, a);
+    if constexpr (narrow && hn::MaxLanes(half) >= 8) {
+      widest <= lanes / 2 ? narrow_plane<R, ST>(half, a) : narrow_plane<R, ST>(d, a);
+    } else if constexpr (narrow) {
+      narrow_plane<R, ST>(d, a);
+    }
   } else {
     for (std::ptrdiff_t tile = 0; tile < tiles; ++tile) {
       const std::ptrdiff_t p0 = a.first_p + rows * tile / tiles, p1 = a.first_p + rows * (tile + 1) / tiles;

@@ -33,19 +33,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Pixels of a tile; SSE4 has no fused multiply-add, so the product needs a register too.
 constexpr int kPixels = HWY_TARGET == HWY_SSE4 ? 4 : 7;
 
-// Stores the sums of NQ neighbouring pixels.
-template <int NQ, class D>
-HWY_INLINE void finish_pixels(D d, const DepthwisePixels& a, const hn::Vec<D> (&sum)[NQ], float* dst) {
-  const std::ptrdiff_t pixel_stride = a.dst_pixel_stride;
-  if (a.accumulate || a.count < static_cast<std::ptrdiff_t>(hn::MaxLanes(d))) {
-    HWY_UNROLL(8)
-    for (int q = 0; q < NQ; ++q) finish(d, sum[q], a.accumulate, a.activation, dst + q * pixel_stride, a.count);
-  } else {
-    HWY_UNROLL(8)
-    for (int q = 0; q < NQ; ++q, dst += pixel_stride) hn::StoreU(activate_short(d, a.activation, sum[q]), d, dst);
-  }
-}
-
 // Destination rows [p, p + NP), pixels [q0, q0 + NQ) of every vector of channels. R = 0: a.r filter rows, and NP = 1.
 // EDGE: some taps may stand left or right of the image.
 template <int R, int S, int ST, int NP, int NQ, bool EDGE, class D>
@@ -60,12 +47,12 @@ HWY_NOINLINE void pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, st
   float* dst = a.dst + p * a.dst_row_stride + q0 * a.dst_pixel_stride;
   HWY_UNROLL(1)
   for (std::ptrdiff_t block = 0; block < a.blocks; ++block, src += lanes, dst += lanes) {
-    hn::Vec<D> sum[NP][NQ];
+    hn::Vec<D> sum[NP][NQ][1];
     const hn::Vec<D> bias = hn::LoadU(d, a.bias + block * lanes);
     HWY_UNROLL(2)
     for (int o = 0; o < NP; ++o) {
       HWY_UNROLL(8)
-      for (int q = 0; q < NQ; ++q) sum[o][q] = bias;
+      for (int q = 0; q < NQ; ++q) sum[o][q][0] = bias;
     }
     const float* row = src;
     std::ptrdiff_t h = top;
@@ -80,9 +67,10 @@ HWY_NOINLINE void pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, st
       HWY_UNROLL(8)
       for (int i = 0; i < (NP - 1) * ST + R; ++i, ++h, row += row_step) {
         if (static_cast<std::size_t>(h) >= static_cast<std::size_t>(a.h)) continue;
+        HWY_FENCE;  // of the loads: all at once would not fit the registers
         const float* at = row;
         HWY_UNROLL(20)
-        for (int c = 0; c < columns; ++c, at += pixel_stride) {
+        for (int c = 0; c < columns; ++c, at = opaque(at + pixel_stride)) {
           if (EDGE && static_cast<std::size_t>(w0 + c) >= static_cast<std::size_t>(a.w)) continue;
           const hn::Vec<D> x = hn::LoadU(d, at);
           HWY_UNROLL(2)
@@ -90,7 +78,7 @@ HWY_NOINLINE void pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, st
             HWY_UNROLL(8)
             for (int q = 0; q < NQ; ++q) {
               const int r = i - o * ST, s = c - q * ST;
-              if (r >= 0 && r < R && s >= 0 && s < S) sum[o][q] = hn::MulAdd(w[r][s], x, sum[o][q]);
+              if (r >= 0 && r < R && s >= 0 && s < S) sum[o][q][0] = hn::MulAdd(w[r][s], x, sum[o][q][0]);
             }
           }
         }
@@ -104,19 +92,26 @@ HWY_NOINLINE void pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, st
         for (int s = 0; s < S; ++s) w[s] = hn::LoadU(d, weights + s * lanes);
         const float* at = row;
         HWY_UNROLL(20)
-        for (int c = 0; c < columns; ++c, at += pixel_stride) {
+        for (int c = 0; c < columns; ++c, at = opaque(at + pixel_stride)) {
           if (EDGE && static_cast<std::size_t>(w0 + c) >= static_cast<std::size_t>(a.w)) continue;
           const hn::Vec<D> x = hn::LoadU(d, at);
           HWY_UNROLL(8)
           for (int q = 0; q < NQ; ++q) {
             const int s = c - q * ST;
-            if (s >= 0 && s < S) sum[0][q] = hn::MulAdd(w[s], x, sum[0][q]);
+            if (s >= 0 && s < S) sum[0][q][0] = hn::MulAdd(w[s], x, sum[0][q][0]);
           }
         }
       }
     }
+    // All rows are stored before any is finished: a call would have to save the other's sums.
+    HWY_ALIGN float raw[NP][NQ * lanes];
+    const bool whole = is_whole<NQ, 1>(d, NQ, a.count, a.accumulate);
     HWY_UNROLL(2)
-    for (int o = 0; o < NP; ++o) finish_pixels(d, a, sum[o], dst + o * a.dst_row_stride);
+    for (int o = 0; o < NP; ++o)
+      store_tile(d, sum[o], whole, a.count, a.activation, dst + o * a.dst_row_stride, a.dst_pixel_stride, raw[o]);
+    for (int o = 0; !whole && o < NP; ++o)
+      finish_raw(d, raw[o], NQ, lanes, a.count, a.accumulate, a.activation, dst + o * a.dst_row_stride,
+                 a.dst_pixel_stride);
   }
 }
 
@@ -144,7 +139,8 @@ HWY_INLINE void pixel_rows(const DepthwisePixels& a, std::ptrdiff_t p) {
   std::ptrdiff_t q0 = 0;
   for (; q0 + kPixels <= a.q; q0 += kPixels) pixel_tile<R, S, ST, NP, kPixels>(d, a, p, q0);
   for (; q0 + 3 <= a.q; q0 += 3) pixel_tile<R, S, ST, NP, 3>(d, a, p, q0);
-  for (; q0 < a.q; ++q0) pixel_tile<R, S, ST, NP, 1>(d, a, p, q0);
+  for (; q0 < a.q; ++q0)
+    for (int o = 0; o < NP; ++o) pixel_tile<0, S, ST, 1, 1>(d, a, p + o, q0);
   for (int o = 0; o < NP; ++o) activate_pixels(a, p + o);
 }
 
@@ -164,9 +160,9 @@ HWY_INLINE void any_pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, 
                                std::ptrdiff_t block) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
   const float* weights = a.weights + block * a.r * a.s * lanes;
-  hn::Vec<D> sum[NQ];
+  hn::Vec<D> sum[NQ][1];
   HWY_UNROLL(8)
-  for (int i = 0; i < NQ; ++i) sum[i] = hn::LoadU(d, a.bias + block * lanes);
+  for (int i = 0; i < NQ; ++i) sum[i][0] = hn::LoadU(d, a.bias + block * lanes);
   for (int r = 0; r < a.r; ++r) {
     const std::ptrdiff_t h = p * a.stride_h - a.pad_top + std::ptrdiff_t{r} * a.dilation_h;
     if (h < 0 || h >= a.h) continue;
@@ -178,11 +174,12 @@ HWY_INLINE void any_pixel_tile(D d, const DepthwisePixels& a, std::ptrdiff_t p, 
       HWY_UNROLL(8)
       for (int i = 0; i < NQ; ++i) {
         const std::ptrdiff_t at = w0 + std::ptrdiff_t{i} * a.stride_w;
-        if (at >= 0 && at < a.w) sum[i] = hn::MulAdd(w, hn::LoadU(d, row + at * a.pixel_stride), sum[i]);
+        if (at >= 0 && at < a.w) sum[i][0] = hn::MulAdd(w, hn::LoadU(d, row + at * a.pixel_stride), sum[i][0]);
       }
     }
   }
-  finish_pixels(d, a, sum, a.dst + p * a.dst_row_stride + q0 * a.dst_pixel_stride + block * lanes);
+  finish_tile(d, sum, NQ, a.count, a.accumulate, a.activation,
+              a.dst + p * a.dst_row_stride + q0 * a.dst_pixel_stride + block * lanes, a.dst_pixel_stride);
 }
 
 void any_pixels(const DepthwisePixels& a) {

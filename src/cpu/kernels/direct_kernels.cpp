@@ -27,20 +27,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr std::ptrdiff_t kLanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(hn::ScalableTag<float>()));
 
-// What a tile's sums become where it is not enough to store them: `rows` times `vectors` vectors of raw sums, the first
-// `count` floats of each row to be finished into dst. Apart, because sums that more than one plain loop touches would
-// live on the stack, which costs short tiles a fifth of their time.
-HWY_NOINLINE void finish_raw(const float* raw, int rows, std::ptrdiff_t row_floats, std::ptrdiff_t count,
-                             bool accumulate, const Activation& activation, float* dst, std::ptrdiff_t dst_stride) {
-  const hn::ScalableTag<float> d;
-  HWY_UNROLL(1)
-  for (int row = 0; row < rows; ++row, raw += row_floats, dst += dst_stride) {
-    HWY_UNROLL(1)
-    for (std::ptrdiff_t i = 0; i < count; i += kLanes)
-      finish(d, hn::Load(d, raw + i), accumulate, activation, dst + i, count - i);
-  }
-}
-
 // One tile: NV vectors of filters m < MR from source offset `at` on. FLAT: raw sums at the same offset of `sums`; else
 // finished pixels, the first `count`, at `dst`.
 template <int MR, int NV, bool FLAT>
@@ -69,25 +55,16 @@ HWY_INLINE void planes_tile(const DirectPlanes& a, std::ptrdiff_t at, float* dst
       for (int v = 0; v < NV; ++v) sum[m][v] = hn::MulAdd(w, x[v], sum[m][v]);
     }
   }
-  constexpr std::ptrdiff_t tile_floats = NV * kLanes;
-  HWY_ALIGN float raw[MR * tile_floats];
-  const bool whole = a.filters == MR && count >= tile_floats && !a.accumulate;
-  if (!FLAT && whole && a.activation.kind == ActivationKind::relu) {
+  if (FLAT) {
+    float* to = a.sums + at;
     HWY_UNROLL(8)
-    for (int m = 0; m < MR; ++m) {
+    for (int m = 0; m < MR; ++m, to += a.sums_stride) {
       HWY_UNROLL(8)
-      for (int v = 0; v < NV; ++v) sum[m][v] = activate_short(d, a.activation, sum[m][v]);
+      for (int v = 0; v < NV; ++v) hn::StoreU(sum[m][v], d, to + v * kLanes);
     }
+  } else {
+    finish_tile(d, sum, a.filters, count, a.accumulate, a.activation, dst, a.dst_plane);
   }
-  float* to = FLAT ? a.sums + at : whole ? dst : raw;
-  const std::ptrdiff_t stride = FLAT ? a.sums_stride : whole ? a.dst_plane : tile_floats;
-  HWY_UNROLL(8)
-  for (int m = 0; m < MR; ++m, to += stride) {
-    HWY_UNROLL(8)
-    for (int v = 0; v < NV; ++v) hn::StoreU(sum[m][v], d, to + v * kLanes);
-  }
-  if (!FLAT && !whole)
-    finish_raw(raw, a.filters, tile_floats, std::min(count, tile_floats), a.accumulate, a.activation, dst, a.dst_plane);
 }
 
 // A run of `count` pixels in tiles of nearly equal width: narrow ones load more per multiply-add.
@@ -167,26 +144,8 @@ struct PixelTile {
 
 // Stores the sums of NP pixels, of which the first `count` exist.
 template <int NP, int NV, class D>
-HWY_INLINE void store_pixels(D d, const DirectPixels& a, float* dst, int count, hn::Vec<D> (&sum)[NP][NV]) {
-  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d)), pixel_floats = NV * lanes;
-  HWY_ALIGN float raw[NP * pixel_floats];
-  const bool whole = count == NP && a.count >= pixel_floats && !a.accumulate;
-  if (whole && a.activation.kind == ActivationKind::relu) {
-    HWY_UNROLL(16)
-    for (int i = 0; i < NP; ++i) {
-      HWY_UNROLL(4)
-      for (int v = 0; v < NV; ++v) sum[i][v] = activate_short(d, a.activation, sum[i][v]);
-    }
-  }
-  float* to = whole ? dst : raw;
-  const std::ptrdiff_t stride = whole ? a.dst_pixel : pixel_floats;
-  HWY_UNROLL(16)
-  for (int i = 0; i < NP; ++i, to += stride) {
-    HWY_UNROLL(4)
-    for (int v = 0; v < NV; ++v) hn::StoreU(sum[i][v], d, to + v * lanes);
-  }
-  if (!whole)
-    finish_raw(raw, count, pixel_floats, std::min(a.count, pixel_floats), a.accumulate, a.activation, dst, a.dst_pixel);
+HWY_INLINE void finish_pixels(D d, const DirectPixels& a, float* dst, int count, hn::Vec<D> (&sum)[NP][NV]) {
+  finish_tile(d, sum, count, a.count, a.accumulate, a.activation, dst, a.dst_pixel);
   if (is_long(a.activation))
     for (int i = 0; i < count; ++i)
       activate_row(a.activation, dst + i * a.dst_pixel, static_cast<std::size_t>(a.count));
@@ -220,7 +179,7 @@ HWY_INLINE void pixels_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
       for (int v = 0; v < NV; ++v) sum[i][v] = hn::MulAdd(w[v], x, sum[i][v]);
     }
   }
-  store_pixels(d, a, tile.dst, tile.pixels, sum);
+  finish_pixels(d, a, tile.dst, tile.pixels, sum);
 }
 
 template <int NP, int NV>
@@ -256,7 +215,7 @@ HWY_INLINE void lookup_tile(const DirectPixels& a, const PixelTile<NP>& tile) {
     }
     if (++column == a.s) column = 0, weights += a.group_c * a.s * kLanes;
   }
-  store_pixels(d, a, tile.dst, tile.pixels, sum);
+  finish_pixels(d, a, tile.dst, tile.pixels, sum);
 }
 
 template <int NP>
@@ -297,7 +256,7 @@ HWY_INLINE void lookup_columns_tile(const DirectPixels& a, const float* src, flo
       }
     }
   }
-  store_pixels(d, a, dst, count, sum);
+  finish_pixels(d, a, dst, count, sum);
 }
 
 template <int ST, int NP>

@@ -25,6 +25,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;  // 32, otherwise 16
 
+/// The pointer, of which the compiler no longer knows where it comes from: else it keeps every multiple of a stride, or
+/// code for every origin, in registers that the tile needs.
+template <class T>
+HWY_INLINE T* opaque(T* pointer) {
+  __asm__("" : "+r"(pointer));
+  return pointer;
+}
+
 /// Activations too long to be inlined after every accumulator: they would crowd the kernels out of the instruction
 /// cache. They run as a second pass (activate_row) over what was just stored.
 HWY_INLINE bool is_long(const Activation& a) {
@@ -87,6 +95,66 @@ template <class D, class V = hn::Vec<D>>
 HWY_INLINE void finish(D d, V sum, bool accumulate, const Activation& activation, float* to, std::ptrdiff_t count) {
   if (accumulate) sum = hn::Add(sum, load_first(d, to, count));
   store_first(d, activate_short(d, activation, sum), to, count);
+}
+
+/// finish() for raw sums: `rows` times `row_floats`, the first `count` of each.
+template <class D>
+HWY_NOINLINE void finish_raw(D d, const float* raw, int rows, std::ptrdiff_t row_floats, std::ptrdiff_t count,
+                             bool accumulate, const Activation& activation, float* dst, std::ptrdiff_t stride) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  HWY_UNROLL(1)
+  for (int row = 0; row < rows; ++row, raw += row_floats, dst += stride) {
+    HWY_UNROLL(1)
+    for (std::ptrdiff_t i = 0; i < count; i += lanes)
+      finish(d, hn::Load(d, raw + i), accumulate, activation, dst + i, count - i);
+  }
+}
+
+/// Whether ROWS rows of NV vectors, of which `rows` rows of `count` floats exist, are stored as they are.
+template <int ROWS, int NV, class D>
+HWY_INLINE bool is_whole(D d, int rows, std::ptrdiff_t count, bool accumulate) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  return rows == ROWS && count >= (CONVRT_MASKED_LOADS ? (NV - 1) * lanes + 1 : NV * lanes) && !accumulate;
+}
+
+/// Stores the sums of a tile, activated, to rows of `count` floats, `stride` apart, where it is whole, else to `raw`
+/// for finish_raw. With more code around each sum the compiler would hold all of them on the stack from the start,
+/// which costs short tiles a fifth of their time.
+template <int ROWS, int NV, class D>
+HWY_INLINE void store_tile(D d, hn::Vec<D> (&sum)[ROWS][NV], bool whole, std::ptrdiff_t count,
+                           const Activation& activation, float* dst, std::ptrdiff_t stride, float* raw) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d)), row_floats = NV * lanes;
+  if (whole && activation.kind == ActivationKind::relu) {
+    HWY_UNROLL(16)
+    for (int row = 0; row < ROWS; ++row) {
+      HWY_UNROLL(8)
+      for (int v = 0; v < NV; ++v) sum[row][v] = activate_short(d, activation, sum[row][v]);
+    }
+  }
+  float* to = opaque(whole ? dst : raw);
+  const std::ptrdiff_t step = whole ? stride : row_floats;
+  [[maybe_unused]] const std::ptrdiff_t last = whole ? count - (row_floats - lanes) : lanes;
+  HWY_UNROLL(16)
+  for (int row = 0; row < ROWS; ++row, to = opaque(to + step)) {
+    HWY_UNROLL(8)
+    for (int v = 0; v + 1 < NV; ++v) hn::StoreU(sum[row][v], d, to + v * lanes);
+#if CONVRT_MASKED_LOADS
+    store_first(d, sum[row][NV - 1], to + (NV - 1) * lanes, last);
+#else
+    hn::StoreU(sum[row][NV - 1], d, to + (NV - 1) * lanes);
+#endif
+  }
+}
+
+/// finish() for the sums of a tile: the first `rows` of its ROWS rows, `count` floats of each, `stride` apart.
+template <int ROWS, int NV, class D>
+HWY_INLINE void finish_tile(D d, hn::Vec<D> (&sum)[ROWS][NV], int rows, std::ptrdiff_t count, bool accumulate,
+                            const Activation& activation, float* dst, std::ptrdiff_t stride) {
+  constexpr std::ptrdiff_t row_floats = NV * static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  HWY_ALIGN float raw[ROWS * row_floats];
+  const bool whole = is_whole<ROWS, NV>(d, rows, count, accumulate);
+  store_tile(d, sum, whole, count, activation, dst, stride, raw);
+  if (!whole) finish_raw(d, raw, rows, row_floats, std::min(count, row_floats), accumulate, activation, dst, stride);
 }
 
 /// One vector from column `at` of a row of `width`; zero in lanes outside [0, width), which are not read.

@@ -19,7 +19,8 @@ constexpr GLuint64 kFenceSlice_ns = 50'000;
 // How long it sleeps between two looks at a fence, with Polling::outside.
 constexpr auto kNap = std::chrono::microseconds(20);
 
-// Jobs between two flushes, so that the GPU starts on a long queue early, and between two looks at a fence meanwhile.
+// Jobs between two flushes, so that the GPU starts on a long queue early, and between two looks at a fence meanwhile;
+// a job whose end somebody waits for is flushed at once, and the oldest fence looked at.
 constexpr int kFlushJobs = 64;
 
 bool is_lost(const std::exception_ptr& error) {
@@ -309,16 +310,18 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
   GlState state{egl_->gl, info_};
   std::unique_lock lock(mutex_);
   while (alive_) {
+    bool awaited = false;
     if (!queue_.empty()) {
       Item item = std::move(queue_.front());
       queue_.pop_front();
+      awaited = item.fenced && item.hearer.promise.has_value();
       std::swap(current_, item.hearer);
       lock.unlock();
       run(std::move(item), state);
       if (++unflushed_ >= kFlushJobs) flush(state);
       lock.lock();
     }
-    if (!fenced_.empty() && (queue_.empty() || unflushed_ == 0)) {
+    if (!fenced_.empty() && (queue_.empty() || unflushed_ == 0 || awaited)) {
       lock.unlock();
       poll(state);
       lock.lock();

@@ -1,58 +1,30 @@
-// The ring of an executor: at most `depth` submissions in flight, in order. Where the backend has a Stream, submitters
+// An executor: at most `depth` submissions in flight, in order. Where the backend has a Stream, submitters
 // copy their data into memory the device reads and the worker copies results out; else the worker runs the plans.
 #include "convrt/executor.hpp"
 
 #include <algorithm>
-#include <condition_variable>
+#include <functional>
+#include <memory>
 #include <mutex>
+#include <optional>
+#include <span>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "core/access.hpp"
+#include "core/chain.hpp"
 #include "core/copy_pool.hpp"
 #include "core/fail.hpp"
 #include "core/overlap.hpp"
+#include "core/ring.hpp"
 #include "core/ticket.hpp"
 #include "core/trace.hpp"
 #include "core/worker.hpp"
 
 namespace convrt {
 namespace core {
-
-/// The places of the ring. Shared, because a Slot or a Ticket may outlive the executor.
-struct Ring {
-  explicit Ring(int size) : depth(static_cast<std::size_t>(size)) {}
-
-  const std::size_t depth;
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::size_t slots_taken = 0;          ///< acquired or submitted, and not done
-  std::size_t next_turn = 0, turn = 0;  ///< who may hand over to the stream: submitters copy at once, but in order
-  bool stopping = false;
-  Clock::time_point first_start, last_end;
-  double busy_ms = 0;
-  ExecutorStats stats;
-  std::vector<StreamMemory> spare;
-
-  /// Waits until `free()` holds, under `lock`; counts the time as the host's.
-  template <class Free>
-  void wait(std::unique_lock<std::mutex>& lock, Free free) {
-    if (free()) return;
-    const auto start = Clock::now();
-    changed.wait(lock, free);
-    stats.host_wait_ms += milliseconds(Clock::now() - start);
-  }
-};
-
 namespace {
-
-/// Memory goes back to the ring when the last ticket that shows it is gone, or dies with the ring.
-std::shared_ptr<StreamMemory> lend(const std::shared_ptr<Ring>& ring, StreamMemory memory) {
-  return {new StreamMemory(std::move(memory)), [ring](StreamMemory* back) {
-            const std::unique_ptr<StreamMemory> owned(back);
-            const std::scoped_lock lock(ring->mutex);
-            if (ring->spare.size() < ring->depth) ring->spare.push_back(std::move(*owned));  // capacity is reserved
-          }};
-}
 
 StreamMemory host_memory(std::size_t src_size, std::size_t dst_size) {
   auto owner = std::make_shared<std::pair<std::vector<float>, std::vector<float>>>();
@@ -61,38 +33,8 @@ StreamMemory host_memory(std::size_t src_size, std::size_t dst_size) {
   return {owner->first, owner->second, owner};
 }
 
-}  // namespace
-
-struct SlotState {
-  std::shared_ptr<Ring> ring;
-  std::shared_ptr<StreamMemory> memory;
-  bool submitted = false;
-
-  ~SlotState() {
-    if (submitted) return;
-    const std::scoped_lock lock(ring->mutex);
-    --ring->slots_taken;
-    ring->changed.notify_all();
-  }
-};
-
-namespace {
-
-void check_chain(const std::vector<Conv2dPlan>& chain, int depth) {
+void check_depth(int depth) {
   if (depth < 1 || depth > 64) fail(ErrorCode::invalid_argument, "Executor: depth must be 1 to 64, found ", depth);
-  if (chain.empty()) fail(ErrorCode::invalid_argument, "Executor: expected at least one plan, found an empty chain");
-  for (std::size_t i = 1; i < chain.size(); ++i) {
-    const Conv2dDesc &from = chain[i - 1].desc(), &to = chain[i].desc();
-    if (Access::backend(chain[i].device()) != Access::backend(chain[0].device()))
-      fail(ErrorCode::invalid_argument, "Executor: a chain runs on one device, but plan 0 is on ",
-           chain[0].device().info().id, " and plan ", i, " on ", chain[i].device().info().id);
-    if (from.n != to.n || from.k != to.c || from.p() != to.h || from.q() != to.w || from.layout != to.layout)
-      fail(ErrorCode::invalid_argument, "Executor: plan ", i, " (", to.str(), ") must read what plan ", i - 1, " (",
-           from.str(), ") writes: n", from.n, "c", from.k, "h", from.p(), "w", from.q(), " in the same layout");
-    if (from.accumulate)
-      fail(ErrorCode::invalid_argument, "Executor: only the last plan of a chain may accumulate, found it in plan ",
-           i - 1, " (", from.str(), ")");
-  }
 }
 
 }  // namespace
@@ -109,9 +51,7 @@ class ExecutorState {
   ExecutorStats stats() const;
 
  private:
-  struct Interval {
-    Clock::time_point start, end;  ///< of the computation alone, as far as the backend tells
-  };
+  using Interval = ChainRunner::Interval;
   /// A submission on its way through the ring.
   struct Job {
     std::shared_ptr<TicketState> ticket;
@@ -131,45 +71,33 @@ class ExecutorState {
               bool cancelled) noexcept;
   void trace(const Job& job, const StreamTimes& times, Clock::time_point done) const;
   std::shared_ptr<StreamMemory> take_memory();
-  Interval compute(std::span<const float> src, std::span<float> dst, RunStats& stats);
-  RunStats run_plans(std::span<const float> src, std::span<float> dst);
-  Interval run_on_device(std::span<const float> src, std::span<float> dst);
   std::size_t src_size() const { return chain_.front().desc().src_size(); }
   std::size_t dst_size() const { return chain_.back().desc().dst_size(); }
 
   const std::vector<Conv2dPlan> chain_;
   const bool host_memory_;
-  std::vector<std::vector<float>> between_;  ///< host memory of a chain: each plan's dst but the last's
-  std::vector<Buffer> buffers_;              ///< device memory of a chain: src, then each plan's dst
   std::shared_ptr<Ring> ring_;
   const std::shared_ptr<Trace> trace_ = Trace::open();
   int trace_group_ = 0;
   CopyPool copies_;
-  std::unique_ptr<Stream> stream_;  ///< or nullptr
-  Worker worker_;                   ///< last: its thread ends before what it uses goes
+  std::unique_ptr<Stream> stream_;
+  std::optional<ChainRunner> runner_;  ///< where there is no stream
+  Worker worker_;                      ///< last: its thread ends before what it uses goes
 };
 
 ExecutorState::ExecutorState(std::vector<Conv2dPlan> chain, int depth)
-    : chain_((check_chain(chain, depth), std::move(chain))),
+    : chain_((check_depth(depth), check_chain(chain), std::move(chain))),
       host_memory_(Access::backend(chain_[0].device())->host_memory()),
       ring_(std::make_shared<Ring>(depth)) {
   ring_->spare.reserve(ring_->depth);
   const std::string& device = chain_[0].device().info().id;
   if (trace_) trace_group_ = trace_->add_group(device + " executor, " + chain_[0].desc().str());
-  if (dst_size() == 0) return;
-  if (std::none_of(chain_.begin(), chain_.end(), Access::validated)) {
+  if (dst_size() > 0 && std::none_of(chain_.begin(), chain_.end(), Access::validated)) {
     std::vector<std::shared_ptr<const PreparedConv>> convs;
     for (const Conv2dPlan& plan : chain_) convs.push_back(Access::prepared(plan));
     stream_ = Access::backend(chain_[0].device())->open_stream(std::move(convs), {.timed = trace_ != nullptr});
   }
-  if (stream_ || chain_.size() == 1) return;  // Conv2dPlan::run brings its own staging
-  if (!host_memory_) buffers_.push_back(chain_[0].device().allocate(src_size()));
-  for (std::size_t i = 0; i < chain_.size(); ++i) {
-    if (!host_memory_)
-      buffers_.push_back(chain_[i].device().allocate(chain_[i].desc().dst_size()));
-    else if (i + 1 < chain_.size())
-      between_.emplace_back(chain_[i].desc().dst_size());
-  }
+  if (!stream_) runner_.emplace(chain_);
 }
 
 ExecutorState::~ExecutorState() {
@@ -303,7 +231,7 @@ void ExecutorState::execute(Job& job) noexcept {
     error.emplace(ErrorCode::cancelled, "the executor was destroyed before this submission started");
   } else {
     try {
-      interval = compute(job.src, job.dst, stats);
+      interval = runner_->compute(job.src, job.dst, stats);
       if (trace_) trace(job, {{}, {}, {interval.start, interval.end}, {}, {}}, Clock::now());
     } catch (...) {
       error.emplace(as_error(std::current_exception()));
@@ -375,42 +303,6 @@ void ExecutorState::settle(Job& job, const Interval& interval, const RunStats& s
   ring_->changed.notify_all();
 }
 
-ExecutorState::Interval ExecutorState::compute(std::span<const float> src, std::span<float> dst, RunStats& stats) {
-  if (!buffers_.empty()) {
-    const Interval interval = run_on_device(src, dst);
-    stats.device_ms = milliseconds(interval.end - interval.start);
-    return interval;
-  }
-  const auto start = Clock::now();
-  if (dst.empty()) return {start, start};  // n = 0
-  stats = run_plans(src, dst);
-  const auto end = Clock::now();
-  const auto device = std::chrono::duration_cast<Clock::duration>(
-      std::chrono::duration<double, std::milli>(std::max(0.0, stats.device_ms)));
-  return {std::max(start, end - device), end};
-}
-
-RunStats ExecutorState::run_plans(std::span<const float> src, std::span<float> dst) {
-  RunStats total;
-  for (std::size_t i = 0; i < chain_.size(); ++i) {
-    const bool last = i + 1 == chain_.size();
-    const std::span<const float> from = i == 0 ? src : between_[i - 1];
-    total.device_ms += chain_[i].run(from, last ? dst : between_[i]).device_ms;
-  }
-  return total;
-}
-
-ExecutorState::Interval ExecutorState::run_on_device(std::span<const float> src, std::span<float> dst) {
-  buffers_.front().upload(src);
-  if (chain_.back().desc().accumulate) buffers_.back().upload(dst);
-  const auto start = Clock::now();
-  for (std::size_t i = 0; i < chain_.size(); ++i) chain_[i].enqueue(buffers_[i], buffers_[i + 1]);
-  chain_[0].device().synchronize();
-  const auto end = Clock::now();
-  buffers_.back().download(dst);
-  return {start, end};
-}
-
 void ExecutorState::drain() {
   std::unique_lock lock(ring_->mutex);
   const ExecutorStats& s = ring_->stats;
@@ -435,16 +327,6 @@ ExecutorState& valid(const std::unique_ptr<ExecutorState>& state) {
 
 }  // namespace
 }  // namespace core
-
-Slot::Slot(std::shared_ptr<core::SlotState> state) noexcept : state_(std::move(state)) {}
-Slot::Slot(Slot&&) noexcept = default;
-Slot& Slot::operator=(Slot&&) noexcept = default;
-Slot::~Slot() = default;
-
-std::span<float> Slot::src() {
-  if (!state_) core::fail(ErrorCode::invalid_argument, "this Slot was submitted or moved from");
-  return state_->memory->src;
-}
 
 Executor::Executor(Conv2dPlan plan, int depth) : Executor(std::vector<Conv2dPlan>{std::move(plan)}, depth) {}
 Executor::Executor(std::vector<Conv2dPlan> chain, int depth)

@@ -26,12 +26,6 @@ constexpr int kMostGroupChannels = 64;  // beyond, the copied band outgrows the 
 constexpr Index round_up(Index value, Index multiple) { return (value + multiple - 1) / multiple * multiple; }
 constexpr Index ceil_div(Index value, Index by) { return (value + by - 1) / by; }
 
-// Threads worth starting: layers with few channels are short, and two threads repay their region from about 10 us on.
-int threads_for(const Conv2dDesc& d, int threads) {
-  constexpr double flops_per_thread = 4e5;
-  return static_cast<int>(std::clamp(d.flops() / flops_per_thread, 1.0, static_cast<double>(threads)));
-}
-
 // Variant::rows and ::vectors are the register tile: filters x vectors of pixels (NCHW), pixels x vectors of filters
 // (NHWC); vectors = 0 is the lookup kernel.
 bool is_lookup(const Conv2dDesc& d, const Variant& variant) { return d.layout == Layout::nhwc && variant.vectors == 0; }
@@ -82,7 +76,8 @@ std::vector<Candidate> pixels_candidates(const Conv2dDesc& d, const DirectKernel
     const Index vectors = ceil_div(group_k, lanes);
     const DirectKernels::PixelsTile& tile = kernels.pixels[std::min<Index>(vectors, kernels.max_vectors) - 1];
     found.push_back({std::to_string(tile.pixels) + "x" + std::to_string(tile.vectors), tile.pixels, tile.vectors,
-                     group_k / static_cast<double>(vectors * lanes), tile.vectors == 1 ? 0.75 : 0.92});
+                     group_k / static_cast<double>(vectors * lanes),
+                     tile.vectors == 1 && tile.pixels < 8 ? 0.75 : 0.92});
   }
   if (d.groups > 1 && lanes % group_k == 0 && group_c <= group_k)
     found.push_back({"lookup", kernels.lookup.pixels, 0, d.k / static_cast<double>(round_up(d.k, lanes)),
@@ -103,7 +98,7 @@ std::vector<Variant> variants(const Conv2dDesc& d, const CpuInfo& info, int thre
     for (const Candidate& c :
          d.layout == Layout::nchw ? planes_candidates(d, *kernels) : pixels_candidates(d, *kernels)) {
       const double ms = predicted_ms(info, isa, d.flops() / c.used, c.efficiency, threads) +
-                        memory_ms(bytes, threads_for(d, threads));
+                        memory_ms(bytes, useful_threads(d.flops(), threads));
       found.push_back({std::string("cpu.direct.") + to_string(isa) + "." + c.tile, isa, c.rows, c.vectors, ms});
     }
   }
@@ -350,7 +345,7 @@ Tables fill_tables(const Run& run, const Shape& shape) {
 void execute(const Run& run) noexcept {
   const Conv2dDesc& d = run.desc;
   const DirectKernels& kernels = *direct_kernels(run.variant.isa);
-  const int threads = threads_for(d, run.threads);
+  const int threads = useful_threads(d.flops(), run.threads);
   const Shape shape(d, run.variant, threads);
   const Tables tables = fill_tables(run, shape);
   const Index bands = ceil_div(d.p(), shape.band), slices = shape.blocks.slices, tasks = d.n * slices * bands;

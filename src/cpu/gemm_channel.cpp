@@ -2,8 +2,6 @@
 // filters; source elements are broadcast straight from the image, in either layout, so nothing is packed but the
 // weights. Taps that fall into the padding are left out: a tap that only some pixels of the tile meet is summed by a
 // narrower kernel into the same tile.
-#include <omp.h>
-
 #include "cpu/cost.hpp"
 #include "cpu/gemm_shape.hpp"
 #include "cpu/parallel.hpp"
@@ -130,6 +128,7 @@ class ChannelGemm {
     const bool direct = s_.nhwc && k_count == width;
     float* out = direct ? run_.dst + ((t.n * s_.p + t.p) * s_.q + t.q) * s_.k + k : tile;
     const Index out_step = direct ? s_.k : b_.tile_step;
+    if (direct) ask_for(out, t.pixels, width);
     const float* bias = run_.bias + k;
     if (k_count < width) bias = std::copy_n(bias, k_count, padded_bias) - k_count;
 
@@ -161,6 +160,12 @@ class ChannelGemm {
       for (Index x = 0; x < t.pixels; ++x)
         kernels_.activate_row(run_.desc.activation, out + x * out_step, static_cast<std::size_t>(k_count));
     if (!direct) exchange<false>(t, k, k_count, tile);
+  }
+
+  // A tile's lines in the destination arrive while its sums are made: stores that all miss at once wait for each other.
+  void ask_for(const float* out, Index pixels, Index width) const {
+    for (Index x = 0; x < pixels; ++x)
+      for (Index k = 0; k < width; k += 16) __builtin_prefetch(out + x * s_.k + k, 1);
   }
 
   // Destination to tile (load) or back, where a tile cannot lie in the destination itself.
@@ -219,15 +224,8 @@ std::size_t channel_scratch(const Shape& shape, const Variant& variant) {
 
 void execute_channel(const Run& run) noexcept {
   const ChannelGemm gemm(run, *gemm_kernels(run.variant.isa));
-  const Index units = gemm.units();
-  const int threads = useful_threads(run.desc.flops(), run.threads);
-  if (threads == 1) return gemm.work(0, units, 0);
-#pragma omp parallel num_threads(threads)
-  {
-    const int thread = omp_get_thread_num();
-    const Split shares(units, omp_get_num_threads());
-    gemm.work(shares.begin(thread), shares.begin(thread + 1), thread);
-  }
+  for_each_share(useful_threads(run.desc.flops(), run.threads), gemm.units(),
+                 [&](Index begin, Index end, int thread) { gemm.work(begin, end, thread); });
 }
 
 }  // namespace convrt::cpu::gemm_detail

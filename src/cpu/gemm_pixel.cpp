@@ -1,8 +1,6 @@
 // cpu.gemm with lanes along pixels (NCHW). The destination of one image and group is a K x PQ matrix; a panel is a few
 // vectors of its columns. A thread packs the panel's im2col rows, [R][S][C/groups][pixels], into its own scratch and
 // sweeps the weight blocks over it, so nothing but the panel is ever unfolded and no thread waits for another.
-#include <omp.h>
-
 #include "cpu/cost.hpp"
 #include "cpu/gemm_shape.hpp"
 #include "cpu/parallel.hpp"
@@ -192,15 +190,8 @@ std::size_t pixel_scratch(const Shape& shape, const Variant& variant) {
 
 void execute_pixel(const Run& run) noexcept {
   const PixelGemm gemm(run, *gemm_kernels(run.variant.isa));
-  const Index units = gemm.units();
-  const int threads = useful_threads(run.desc.flops(), run.threads);
-  if (threads == 1) return gemm.work(0, units, 0);
-#pragma omp parallel num_threads(threads)
-  {
-    const int thread = omp_get_thread_num();
-    const Split shares(units, omp_get_num_threads());
-    gemm.work(shares.begin(thread), shares.begin(thread + 1), thread);
-  }
+  for_each_share(useful_threads(run.desc.flops(), run.threads), gemm.units(),
+                 [&](Index begin, Index end, int thread) { gemm.work(begin, end, thread); });
 }
 
 }  // namespace convrt::cpu::gemm_detail

@@ -128,7 +128,6 @@ class ChannelGemm {
     const bool direct = s_.nhwc && k_count == width;
     float* out = direct ? run_.dst + ((t.n * s_.p + t.p) * s_.q + t.q) * s_.k + k : tile;
     const Index out_step = direct ? s_.k : b_.tile_step;
-    if (direct) ask_for(out, t.pixels, width);
     const float* bias = run_.bias + k;
     if (k_count < width) bias = std::copy_n(bias, k_count, padded_bias) - k_count;
 
@@ -160,12 +159,6 @@ class ChannelGemm {
       for (Index x = 0; x < t.pixels; ++x)
         kernels_.activate_row(run_.desc.activation, out + x * out_step, static_cast<std::size_t>(k_count));
     if (!direct) exchange<false>(t, k, k_count, tile);
-  }
-
-  // A tile's lines in the destination arrive while its sums are made: stores that all miss at once wait for each other.
-  void ask_for(const float* out, Index pixels, Index width) const {
-    for (Index x = 0; x < pixels; ++x)
-      for (Index k = 0; k < width; k += 16) __builtin_prefetch(out + x * s_.k + k, 1);
   }
 
   // Destination to tile (load) or back, where a tile cannot lie in the destination itself.

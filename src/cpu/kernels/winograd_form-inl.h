@@ -324,8 +324,8 @@ class Winograd {
     if (is_long(s.activation)) activate_row(s.activation, to, static_cast<std::size_t>(columns));
   }
 
-  // m of one panel, transformed back, into dst.
-  static void finish_panel(const WinogradTask& task, int k_begin, int filters) {
+  // m of one panel, transformed back, into dst. Not inlined: the products' loops need the registers for themselves.
+  static HWY_NOINLINE void finish_panel(const WinogradTask& task, int k_begin, int filters) {
     const WinogradShape& s = task.shape;
     const float* bias = task.bias + k_begin;
     const auto planes = [&](const Segment& at, int t, int k, const Segment& next, int next_k) {

@@ -15,6 +15,7 @@ import importlib
 import math
 import pathlib
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,16 +24,26 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SITE = ROOT / "build/peers/frameworks"
-PACKAGES = ["numpy", "onnx", "onnxruntime", "ncnn"]
+NEEDED = ["numpy"]
+PEER_PACKAGES = {"onnxruntime": ["onnx", "onnxruntime"], "ncnn": ["ncnn"]}
 DEFAULTS = {"n": 1, "sh": 1, "sw": 1, "dh": 1, "dw": 1, "ph": 0, "pw": 0, "g": 1}
 
 
-def fetch():
-    if not SITE.exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(SITE), *PACKAGES]
-        if subprocess.run(command).returncode != 0:
-            sys.exit(f"frameworks.py: could not fetch {', '.join(PACKAGES)} from the Python package index")
-    sys.path.insert(0, str(SITE))
+def fetch(packages):
+    """Whether all of them are there; each set of packages has a folder of its own, complete or not there."""
+    for package in packages:
+        site = SITE / package
+        if not site.exists():
+            fresh = SITE / f"{package}.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--target",
+                       str(fresh), package]
+            if subprocess.run(command).returncode != 0:
+                print(f"frameworks.py: {package} cannot be had from the Python package index", file=sys.stderr)
+                return False
+            fresh.rename(site)
+        sys.path.append(str(site))
+    return True
 
 
 def layers(bench, suite, text):
@@ -50,7 +61,9 @@ def convrt_samples(bench, problem, threads):
     with tempfile.NamedTemporaryFile(suffix=".csv") as table:
         command = [bench, f"--problem={problem}", f"--threads={threads}", "--layout=nchw", "--no-peers", "--reps=5",
                    "--sample-ms=3", f"--csv={table.name}"]
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"frameworks.py: {' '.join(command)} failed:\n{done.stderr}")
         rows = csv.DictReader(line for line in open(table.name) if not line.startswith("#"))
         return [float(row["gflops"]) for row in rows if row["contender"] == "convrt"]
 
@@ -147,8 +160,16 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    fetch()
+    if not pathlib.Path(options.bench).exists():
+        parser.error(f"no convrt_bench at {options.bench}: build it (bench/run does), or name it with --bench=")
+    if not fetch(NEEDED):
+        return 2
     np = importlib.import_module("numpy")
+    for peer, packages in PEER_PACKAGES.items():
+        if not fetch(packages):
+            del PEERS[peer]
+    if not PEERS:
+        return 2
     random = np.random.default_rng(1)
     ratios, wrong = {peer: [] for peer in PEERS}, 0
     print("NCHW in and out, fp32, threads:", options.threads, "- GFLOP/s, medians;",

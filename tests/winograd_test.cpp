@@ -243,7 +243,7 @@ TEST_P(Winograd, BitsDoNotDependOnThreads) {
         Random random(seed_for(d, seed()));
         const Floats src = source(d, patterns().back(), random), weights = filters(d, patterns().back(), random);
         const Floats alone = run(v, d, src, weights, 1);
-        for (const int threads : {2, 3, 7})
+        for (const int threads : {2, 3, 8, 16})
           EXPECT_EQ(run(v, d, src, weights, threads), alone) << v.name << " " << d.str();
       }
 }

@@ -6,8 +6,6 @@
 // an output leaks into its tile's neighbours, also as NaN or infinity. kappa is 64 for F(4x4) and 8 for F(2x2), there
 // 32 where all channels hold the same numbers, so that rounding errors add up. tests/winograd_test.cpp holds all three.
 // Integers are exact under F(2x2), which adds quarters of them: 81 c max|w| max|x| < 2^22 suffices.
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -219,12 +217,9 @@ void execute(const Run& run) noexcept {
   const Cut cut = cut_work(form, s, tiles, m, run.desc.groups, wanted);
   const std::int64_t pieces = cut.blocks * cut.splits * run.desc.groups;
   const std::size_t scratch_per_thread = Scratch(form, s, tiles).all();
-#pragma omp parallel num_threads(wanted)
-  {
-    const std::int64_t thread = omp_get_thread_num(), team = omp_get_num_threads();
-    run_pieces(run, form, s, cut, pieces * thread / team, pieces * (thread + 1) / team,
-               run.scratch + static_cast<std::size_t>(thread) * scratch_per_thread);
-  }
+  for_each_share(wanted, pieces, [&](std::int64_t begin, std::int64_t end, int thread) {
+    run_pieces(run, form, s, cut, begin, end, run.scratch + static_cast<std::size_t>(thread) * scratch_per_thread);
+  });
 }
 
 }  // namespace

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <random>
 #include <thread>
 
@@ -262,6 +264,69 @@ TEST(MultiDevice, BadArgumentsAreNamed) {
   MultiDevicePlan plan({a->device()}, data.desc, data.weights);
   std::vector<float> dst(3);
   EXPECT_EQ(code([&] { plan.run(data.src, dst); }), ErrorCode::invalid_argument);
+}
+
+// Two layers on tensors that stay where they are, three times.
+void check_chain(const std::vector<Device>& list, int least_used) {
+  const Data first("n13c3h7w8k4r3s3ph1pw1"), second("n13c4h7w8k5r3s3ph1pw1");
+  std::vector<float> expected(second.desc.dst_size());
+  Conv2dPlan(convrt::find_device("cpu"), second.desc, second.weights, second.bias, {.kernel = "cpu.reference"})
+      .run(first.expected, expected);
+  const convrt::PlanOptions strict = {.accuracy = convrt::Accuracy::strict};
+  MultiDevicePlan one(list, first.desc, first.weights, first.bias, strict),
+      two(list, second.desc, second.weights, second.bias, strict);
+  convrt::MultiBuffer a = one.allocate_src(), b = one.allocate_dst(a), c = two.allocate_dst(b);
+  const std::vector<int> images = a.images();
+  EXPECT_EQ(std::accumulate(images.begin(), images.end(), 0), 13);
+  EXPECT_GE(std::count_if(images.begin(), images.end(), [](int n) { return n > 0; }), least_used);
+  EXPECT_EQ(b.images(), images);
+  EXPECT_EQ(c.size(), expected.size());
+  for (int round = 0; round < 3; ++round) {
+    std::vector<float> found(expected.size());
+    a.upload(first.src);
+    one.enqueue(a, b);
+    two.enqueue(b, c);
+    two.synchronize();
+    c.download(found);
+    EXPECT_EQ(first_difference(found, expected), "");
+    a.upload(std::vector<float>(a.size()));
+  }
+}
+
+TEST(MultiBuffer, ChainsStayOnTheirDevicesAndAreExact) {
+  check_chain(devices(fakes({1000us, 3000us, 1000us})), 2);
+  check_chain(convrt::devices(), 1);
+}
+
+TEST(MultiBuffer, AFailureAppearsAndBadArgumentsAreNamed) {
+  const auto steady = fake("fake:0"), dying = fake("fake:1", {.before_run = [](int run) {
+                                                     if (run >= 4) throw Error(ErrorCode::device_lost, "gone");
+                                                   }});
+  const Data data("n12c3h7w8k4r3s3ph1pw1");
+  MultiDevicePlan plan({steady->device(), dying->device()}, data.desc, data.weights, data.bias),
+      other({steady->device()}, data.desc, data.weights, data.bias);
+  convrt::MultiBuffer src = plan.allocate_src(), dst = plan.allocate_dst(src), elsewhere = other.allocate_src();
+  src.upload(data.src);
+  std::vector<float> found(dst.size());
+  const auto code = [](const auto& action) {
+    try {
+      action();
+    } catch (const Error& e) {
+      return e.code();
+    }
+    return ErrorCode::internal;
+  };
+  EXPECT_EQ(code([&] {
+              for (int i = 0; i < 4; ++i) plan.enqueue(src, dst);
+              plan.synchronize();
+            }),
+            ErrorCode::device_lost);
+  EXPECT_EQ(code([&] { plan.enqueue(elsewhere, dst); }), ErrorCode::invalid_argument);
+  EXPECT_EQ(code([&] { plan.enqueue(src, src); }), ErrorCode::invalid_argument);
+  EXPECT_EQ(code([&] { plan.allocate_dst(elsewhere); }), ErrorCode::invalid_argument);
+  EXPECT_EQ(code([&] { src.upload(found); }), ErrorCode::invalid_argument);
+  EXPECT_EQ(code([&] { dst.download(std::span(found).first(1)); }), ErrorCode::invalid_argument);
+  EXPECT_EQ(convrt::MultiBuffer().size(), 0U);
 }
 
 TEST(MultiDeviceStress, ManySubmittersFailuresAndDestruction) {

@@ -2,7 +2,9 @@
 #include "convrt/multi_device.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <condition_variable>
+#include <future>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -26,6 +28,7 @@ namespace {
 
 constexpr double kWorthwhileGain = 0.03;  // a CPU that adds less than this stays with the copies it does anyway
 constexpr double kRebalance = 1.08;       // new plans cost time: only for a predicted gain above this
+constexpr double kAlike = 0.15;           // devices of one name are taken for equal within this
 constexpr double kCoarse = 1.15;          // an axis is too small where rounding to whole elements costs more than this
 
 /// What all parts are cut from. Weights stay at hand: a part of other filters or rows needs a plan of its own.
@@ -82,6 +85,16 @@ class Lane {
     return stats;
   }
 
+  /// The plan for so many images that lie on the device. Thread-safe.
+  const Conv2dPlan& resident(int images) {
+    if (!base_) fail(ErrorCode::device_lost, "device ", id(), " has dropped out of ", whole_.desc.str());
+    const std::scoped_lock lock(resident_mutex_);
+    const auto found = resident_.find(images);
+    if (found != resident_.end()) return found->second;
+    return resident_.emplace(images, base_->reshaped(images, whole_.desc.h, whole_.desc.w)).first->second;
+  }
+  const Device& device() const { return device_; }
+
   double gflops = 0;  ///< measured; 0 before the first success
   bool alive = true;
   double fraction = 0;  ///< of the latest run
@@ -125,6 +138,8 @@ class Lane {
   const Whole& whole_;
   std::optional<Conv2dPlan> base_;
   std::map<Part, Conv2dPlan> plans_;
+  std::mutex resident_mutex_;
+  std::map<int, Conv2dPlan> resident_;
   std::vector<float> src_, dst_;
 };
 
@@ -140,7 +155,14 @@ class MultiDeviceState {
   Ticket submit(std::span<const float> src, std::span<float> dst);
   std::vector<Share> shares() const;
 
+  MultiBuffer allocate_src();
+  MultiBuffer allocate_dst(const MultiBuffer& src);
+  void enqueue(const MultiBuffer& src, MultiBuffer& dst);
+  void synchronize();
+
  private:
+  MultiBuffer allocate(const std::vector<int>& images, std::size_t image_floats) const;
+  void check(const MultiBuffer& buffer, std::size_t floats, const char* what) const;
   struct Job {
     Lane* lane;
     Part part;
@@ -159,7 +181,7 @@ class MultiDeviceState {
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<Part> parts_;  ///< of the latest run, one per lane
   std::optional<Error> last_error_;
-  mutable std::mutex mutex_;  ///< guards stopping_, and what shares() reads of the lanes
+  mutable std::mutex mutex_;  ///< guards stopping_, and what others than the coordinator read of the lanes
   bool stopping_ = false;
   Worker coordinator_;  ///< last: its thread ends before what it uses goes
 };
@@ -316,11 +338,76 @@ bool MultiDeviceState::drop_failed(const std::vector<Job>& jobs, const char* dur
   for (const Job& job : jobs) {
     if (!job.error) continue;
     last_error_.emplace(*job.error);
-    job.lane->alive = false;
+    {
+      const std::scoped_lock lock(mutex_);
+      job.lane->alive = false;
+    }
     log(LogLevel::warning, "device ", job.lane->id(), " drops out of ", whole_.desc.str(), ", it failed ", during, ": ",
         job.error->what());
   }
   return std::any_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->alive; });
+}
+
+MultiBuffer MultiDeviceState::allocate(const std::vector<int>& images, std::size_t image_floats) const {
+  MultiBuffer buffer;
+  buffer.images_ = images;
+  buffer.image_floats_ = image_floats;
+  for (std::size_t i = 0; i < lanes_.size(); ++i)
+    buffer.parts_.push_back(
+        images[i] == 0 ? Buffer() : lanes_[i]->device().allocate(static_cast<std::size_t>(images[i]) * image_floats));
+  return buffer;
+}
+
+MultiBuffer MultiDeviceState::allocate_src() {
+  const int n = whole_.desc.n;
+  std::vector<double> rates;
+  {
+    const std::scoped_lock lock(mutex_);
+    rates = this->rates();
+  }
+  // Devices of one name are one product: what sets them apart by little is the noise of a short measurement.
+  for (std::size_t i = 0; i < lanes_.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (lanes_[i]->device().info().name == lanes_[j]->device().info().name &&
+          std::abs(rates[i] - rates[j]) <= kAlike * rates[j])
+        rates[i] = rates[j];
+  std::vector<int> images;
+  for (const Part& part : cut({Axis::n, 0, n}, rates)) images.push_back(part.size());
+  return allocate(images, n == 0 ? 0 : whole_.desc.src_size() / static_cast<std::size_t>(n));
+}
+
+MultiBuffer MultiDeviceState::allocate_dst(const MultiBuffer& src) {
+  check(src, whole_.desc.src_size(), "src");
+  const int n = whole_.desc.n;
+  return allocate(src.images_, n == 0 ? 0 : whole_.desc.dst_size() / static_cast<std::size_t>(n));
+}
+
+void MultiDeviceState::check(const MultiBuffer& buffer, std::size_t floats, const char* what) const {
+  if (buffer.images_.size() != lanes_.size() || buffer.size() != floats)
+    fail(ErrorCode::invalid_argument, "MultiDevicePlan: ", whole_.desc.str(), " expects ", what, " of ", floats,
+         " floats on ", lanes_.size(), " devices, found ", buffer.size(), " on ", buffer.images_.size());
+}
+
+void MultiDeviceState::enqueue(const MultiBuffer& src, MultiBuffer& dst) {
+  check(src, whole_.desc.src_size(), "src");
+  check(dst, whole_.desc.dst_size(), "dst");
+  if (src.images_ != dst.images_)
+    fail(ErrorCode::invalid_argument,
+         "MultiDevicePlan: src and dst lie on other devices image by image; make dst with allocate_dst(src)");
+  for (std::size_t i = 0; i < lanes_.size(); ++i)
+    if (src.images_[i] > 0) lanes_[i]->resident(src.images_[i]).enqueue(src.parts_[i], dst.parts_[i]);
+}
+
+void MultiDeviceState::synchronize() {
+  std::exception_ptr first;
+  for (const auto& lane : lanes_) {
+    try {
+      lane->device().synchronize();
+    } catch (...) {
+      if (!first) first = std::current_exception();
+    }
+  }
+  if (first) std::rethrow_exception(first);
 }
 
 std::vector<Share> MultiDeviceState::shares() const {
@@ -359,5 +446,42 @@ Ticket MultiDevicePlan::submit(std::span<const float> src, std::span<float> dst)
   return core::valid(state_).submit(src, dst);
 }
 std::vector<Share> MultiDevicePlan::shares() const { return core::valid(state_).shares(); }
+MultiBuffer MultiDevicePlan::allocate_src() { return core::valid(state_).allocate_src(); }
+MultiBuffer MultiDevicePlan::allocate_dst(const MultiBuffer& src) { return core::valid(state_).allocate_dst(src); }
+void MultiDevicePlan::enqueue(const MultiBuffer& src, MultiBuffer& dst) { core::valid(state_).enqueue(src, dst); }
+void MultiDevicePlan::synchronize() { core::valid(state_).synchronize(); }
+
+std::size_t MultiBuffer::size() const noexcept {
+  std::size_t floats = 0;
+  for (const Buffer& part : parts_) floats += part.size();
+  return floats;
+}
+
+namespace {
+
+// copy(part, its first float) on every device that has a part, all at once; the first error, after all of them.
+template <class Copy>
+void on_every_part(const std::vector<Buffer>& parts, const Copy& copy) {
+  std::vector<std::future<void>> copies;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < parts.size(); at += parts[i++].size())
+    if (parts[i].size() > 0) copies.push_back(std::async(std::launch::async, copy, i, at));
+  for (const std::future<void>& each : copies) each.wait();
+  for (std::future<void>& each : copies) each.get();
+}
+
+}  // namespace
+
+void MultiBuffer::upload(std::span<const float> from) {
+  if (from.size() != size())
+    core::fail(ErrorCode::invalid_argument, "MultiBuffer::upload: expected ", size(), " floats, found ", from.size());
+  on_every_part(parts_, [&](std::size_t i, std::size_t at) { parts_[i].upload(from.subspan(at, parts_[i].size())); });
+}
+
+void MultiBuffer::download(std::span<float> to) const {
+  if (to.size() != size())
+    core::fail(ErrorCode::invalid_argument, "MultiBuffer::download: expected ", size(), " floats, found ", to.size());
+  on_every_part(parts_, [&](std::size_t i, std::size_t at) { parts_[i].download(to.subspan(at, parts_[i].size())); });
+}
 
 }  // namespace convrt

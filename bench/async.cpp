@@ -16,30 +16,10 @@
 #include "convrt/executor.hpp"
 #include "core/access.hpp"
 #include "core/copy_pool.hpp"
+#include "series.hpp"
 
 namespace convrt::bench {
 namespace {
-
-using Steady = std::chrono::steady_clock;
-
-double ms_since(Steady::time_point start) {
-  return std::chrono::duration<double, std::milli>(Steady::now() - start).count();
-}
-
-/// Milliseconds a call, over `items` calls or at least `series_ms`, after a warm-up: idle clocks drop.
-double time_each(const AsyncOptions& options, const std::function<void()>& call, const std::function<void()>& finish) {
-  const double warm_up_ms = std::min(400.0, options.series_ms);
-  for (const auto start = Steady::now(); ms_since(start) < warm_up_ms;) call();
-  finish();
-  const auto start = Steady::now();
-  int calls = 0;
-  do {
-    call();
-    ++calls;
-  } while (options.items > 0 ? calls < options.items : ms_since(start) < options.series_ms);
-  finish();
-  return ms_since(start) / calls;
-}
 
 /// One layer on one device.
 class Stream {
@@ -71,7 +51,7 @@ class Stream {
       return false;
     }
     const double sync = time_each(
-        async_, [&] { plan_.run(src_, expected_); }, [] {});
+        async_.series_ms, async_.items, [&] { plan_.run(src_, expected_); }, [] {});
     const double kernel = time_kernel(), bus = time_bus(), host = bus > 0 ? time_host() : 0;
     const double bound = std::max({kernel, bus, host});
     const auto line = [&](const std::string& what, double ms) {
@@ -120,9 +100,7 @@ class Stream {
       for (int i = 0; i < queue; ++i) plan_.enqueue(src, dst);
       wait();
     };
-    AsyncOptions options = async_;
-    options.items = 0;
-    return time_each(options, runs, wait) / queue;
+    return time_each(async_.series_ms, 0, runs, wait) / queue;
   }
 
   // The stream without its convolutions, on memory that stays as it is. 0 where nothing is copied.
@@ -139,7 +117,7 @@ class Stream {
       pending.pop_front();
     };
     return time_each(
-        async_,
+        async_.series_ms, async_.items,
         [&] {
           if (pending.size() == memory.size()) finish_one();
           pending.push_back(stream->submit(memory[next++ % memory.size()]));
@@ -156,7 +134,7 @@ class Stream {
     core::CopyPool pool;
     std::vector<float> out(desc_.dst_size());
     return time_each(
-        async_,
+        async_.series_ms, async_.items,
         [&] {
           std::jthread other([&] { pool.copy(memory.dst, out.data()); });
           pool.copy(src_, memory.src.data());
@@ -196,7 +174,7 @@ class Stream {
       if (tickets.size() == dst.size()) finish_one();
       tickets.push_back(executor.submit(src_, dst[next++ % dst.size()]));
     };
-    const double ms = time_each(async_, call, finish);
+    const double ms = time_each(async_.series_ms, async_.items, call, finish);
     stats = executor.stats();
     return ms;
   }

@@ -9,6 +9,7 @@
 
 #include "async.hpp"
 #include "core/fail.hpp"
+#include "devices.hpp"
 #include "export.hpp"
 #include "plans.hpp"
 #include "report.hpp"
@@ -29,6 +30,7 @@ struct Arguments {
   std::string prepare;
   bool async = false, plans = false;
   AsyncOptions stream;
+  DevicesOptions several;
 };
 
 void define(CLI::App& app, Arguments& a) {
@@ -74,6 +76,10 @@ void define(CLI::App& app, Arguments& a) {
       ->capture_default_str();
   app.add_option("--items", a.stream.items, "--async: images of a series; default: as many as half a second takes")
       ->check(CLI::Range(1, 1000000));
+  app.add_option("--devices", a.several.ids,
+                 "A MultiDevicePlan over these devices (ids, or \"all\") beside each of them alone: tensors on the "
+                 "devices, and from and to host memory beside the copies alone")
+      ->delimiter(',');
   app.add_flag("--plans", a.plans,
                "What a plan costs: the time to make one, its weights packed, beside a memcpy of the packed bytes");
   app.add_option(
@@ -140,6 +146,7 @@ int run(Arguments& a) {
     return 0;
   }
   if (a.async) return bench_async(std::cout, o, a.stream) ? 0 : 1;
+  if (!a.several.ids.empty()) return bench_devices(std::cout, o, a.several) ? 0 : 1;
   if (a.plans) {
     bench_plans(std::cout, o);
     return 0;

@@ -10,9 +10,11 @@
 #include "contender.hpp"
 #include "convrt/device.hpp"
 #include "core/tune_cache.hpp"
+#include "devices.hpp"
 #include "export.hpp"
 #include "peak.hpp"
 #include "peers/onednn.hpp"
+#include "plans.hpp"
 #include "report.hpp"
 #include "runner.hpp"
 #include "scaling.hpp"
@@ -315,6 +317,28 @@ TEST(Report, ScalingComparesWithOneThreadAndWithTheMultiplyAddLoop) {
   print_scaling(text, session);
   EXPECT_NE(text.str().find("1.00 (0)*"), std::string::npos) << text.str();
   EXPECT_EQ(text.str().find("4.00 (0)*"), std::string::npos) << text.str();
+}
+
+TEST(Modes, DevicesTogetherAreCheckedAndStandBesideEachAlone) {
+  Options options;
+  options.problems = {"n5c3h9w9k4r3s3ph1pw1", "n3c3h9w9k4r3s3ph1pw1+nhwc"};
+  std::ostringstream out;
+  EXPECT_TRUE(bench_devices(out, options, {.ids = {"cpu"}, .series_ms = 3})) << out.str();
+  EXPECT_NE(out.str().find("shares: cpu 100.0 % (5 images resident)"), std::string::npos) << out.str();
+  EXPECT_NE(out.str().find("geomean of 2"), std::string::npos) << out.str();
+  EXPECT_EQ(out.str().find("WRONG"), std::string::npos) << out.str();
+}
+
+TEST(Modes, PlansStandBesideCopiesOfTheirBytes) {
+  Options options;
+  options.problems = {"n1c64h8w8k64r3s3ph1pw1"};
+  options.threads = {1};
+  options.runner.samples = 3;
+  options.kernels = {"cpu.gemm"};
+  std::ostringstream out;
+  bench_plans(out, options);
+  EXPECT_NE(out.str().find("0.141"), std::string::npos) << out.str();  // MiB: 64 x 64 x 9 floats, nothing padded
+  EXPECT_NE(out.str().find("of the limit: geomean"), std::string::npos) << out.str();
 }
 
 }  // namespace

@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <future>
 #include <iomanip>
-#include <numeric>
+#include <limits>
 #include <ostream>
 
 #include "contender.hpp"
 #include "convrt/multi_device.hpp"
+#include "core/fail.hpp"
 #include "core/verify.hpp"
 #include "progress.hpp"
 #include "series.hpp"
@@ -31,13 +32,17 @@ class Layer {
         plan_options({.kernel = options.kernels.front(),
                       .tune = options.tuned ? Tune::cached : Tune::off,
                       .accuracy = options.accuracy}),
-        dst(desc.dst_size()),
-        series_ms_(series_ms) {}
+        dst(desc.dst_size(), std::numeric_limits<float>::quiet_NaN()),
+        series_ms_(series_ms) {
+    if (desc.accumulate)
+      core::fail(ErrorCode::invalid_argument, "--devices: ", desc.str(), " adds to dst, and runs would add up");
+  }
 
   Times alone(const Device& device) {
     const Conv2dPlan plan(device, desc, weights, {}, plan_options);
     Buffer from = device.allocate(desc.src_size()), to = device.allocate(desc.dst_size());
     from.upload(src);
+    to.upload(nothing());
     Times times;
     times.resident_ms = resident([&] { plan.enqueue(from, to); }, [&] { device.synchronize(); });
     to.download(dst);
@@ -55,6 +60,7 @@ class Layer {
     MultiBuffer from = plan.allocate_src(), to = plan.allocate_dst(from);
     images = from.images();
     from.upload(src);
+    to.upload(nothing());
     Times times;
     times.resident_ms = resident([&] { plan.enqueue(from, to); }, [&] { plan.synchronize(); });
     to.download(dst);
@@ -105,7 +111,13 @@ class Layer {
                       .src = src},
                      dst, 4096);
     if (!result.ok() && wrong.empty()) wrong = who + ": " + result.str();
-    std::fill(dst.begin(), dst.end(), 0.0F);
+    (void)nothing();
+  }
+
+  // What a kernel that writes nothing would leave.
+  std::span<const float> nothing() {
+    std::fill(dst.begin(), dst.end(), std::numeric_limits<float>::quiet_NaN());
+    return dst;
   }
 
   const double series_ms_;

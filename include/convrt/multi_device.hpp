@@ -67,7 +67,7 @@ class CONVRT_API MultiDevicePlan {
   MultiBuffer allocate_dst(const MultiBuffer& src);
   /// Starts the convolution on every device; returns at once. `src` may be another plan's `dst` on the same devices.
   /// Throws Error{invalid_argument} where sizes or the dealing out of images differ; errors of the work itself appear
-  /// in synchronize() or download().
+  /// in synchronize() or download(). After any other error `dst` is undefined: some devices may have started.
   void enqueue(const MultiBuffer& src, MultiBuffer& dst);
   /// Waits for everything enqueued on the plan's devices; throws the first error.
   void synchronize();

@@ -28,7 +28,7 @@ namespace {
 
 constexpr double kWorthwhileGain = 0.03;  // a CPU that adds less than this stays with the copies it does anyway
 constexpr double kRebalance = 1.08;       // new plans cost time: only for a predicted gain above this
-constexpr double kAlike = 0.15;           // devices of one name are taken for equal within this
+constexpr double kAlike = 0.5;            // devices of one name are taken for equal within this
 constexpr double kCoarse = 1.15;          // an axis is too small where rounding to whole elements costs more than this
 
 /// What all parts are cut from. Weights stay at hand: a part of other filters or rows needs a plan of its own.
@@ -57,13 +57,14 @@ class Lane {
     const Conv2dPlan image = base_->reshaped(1, whole_.desc.h, whole_.desc.w);
     src_.assign(image.desc().src_size(), 0);
     dst_.assign(image.desc().dst_size(), 0);
-    double best_ms = std::numeric_limits<double>::infinity();
+    double best_ms = std::numeric_limits<double>::infinity(), best_device_ms = best_ms;
     for (int i = 0; i < 3; ++i) {
       const auto start = Clock::now();
-      image.run(src_, dst_);
+      best_device_ms = std::min(best_device_ms, image.run(src_, dst_).device_ms);
       best_ms = std::min(best_ms, milliseconds(Clock::now() - start));
     }
     gflops = image.desc().flops() / std::max(best_ms, 1e-6) * 1e-6;
+    resident_gflops = image.desc().flops() / std::max(best_device_ms, 1e-6) * 1e-6;
   }
 
   /// Computes `part` of src into its place in dst. dst is touched only if that succeeds, or may be overwritten later.
@@ -95,7 +96,8 @@ class Lane {
   }
   const Device& device() const { return device_; }
 
-  double gflops = 0;  ///< measured; 0 before the first success
+  double gflops = 0;           ///< measured, copies included; 0 before the first success
+  double resident_gflops = 0;  ///< the same without copies
   bool alive = true;
   double fraction = 0;  ///< of the latest run
   Worker worker;
@@ -171,7 +173,7 @@ class MultiDeviceState {
   };
   void execute(TicketState& ticket, std::span<const float> src, std::span<float> dst) noexcept;
   RunStats run(std::span<const float> src, std::span<float> dst);
-  std::vector<double> rates() const;
+  std::vector<double> rates(double Lane::*gflops = &Lane::gflops) const;
   std::vector<Part> deal(const std::vector<double>& rates);
   template <class Work>
   static void on_every_lane(std::vector<Job>& jobs, const Work& work);
@@ -273,11 +275,11 @@ RunStats MultiDeviceState::run(std::span<const float> src, std::span<float> dst)
 }
 
 // Measured rates; 0 for what is gone, and for a CPU that would add too little.
-std::vector<double> MultiDeviceState::rates() const {
+std::vector<double> MultiDeviceState::rates(double Lane::*gflops) const {
   std::vector<double> rates;
   double others = 0;
   for (const auto& lane : lanes_) {
-    rates.push_back(lane->alive ? lane->gflops : 0);
+    rates.push_back(lane->alive ? (*lane).*gflops : 0);
     if (!lane->is_cpu()) others += rates.back();
   }
   for (std::size_t i = 0; i < lanes_.size(); ++i)
@@ -363,7 +365,7 @@ MultiBuffer MultiDeviceState::allocate_src() {
   std::vector<double> rates;
   {
     const std::scoped_lock lock(mutex_);
-    rates = this->rates();
+    rates = this->rates(&Lane::resident_gflops);
   }
   // Devices of one name are one product: what sets them apart by little is the noise of a short measurement.
   for (std::size_t i = 0; i < lanes_.size(); ++i)

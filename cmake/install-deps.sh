@@ -11,7 +11,8 @@ packages_of() {
       echo libopenmpi-dev ;;
     # Mesa's llvmpipe: an OpenGL device on any machine.
     test) echo libgtest-dev pkg-config ccache libegl1 libgl1-mesa-dri openmpi-bin ;;
-    bench) echo libbenchmark-dev libdnnl-dev python3-matplotlib ;;
+    # oneDNN's CMake files ask for OpenCL, which its package only recommends.
+    bench) echo libbenchmark-dev libdnnl-dev ocl-icd-opencl-dev python3-matplotlib ;;
     lanes) echo clang libomp-dev clang-tidy clang-format g++-aarch64-linux-gnu qemu-user googletest doxygen binutils ;;
     -h | --help) sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     *) echo "install-deps.sh: unknown group \"$1\"; expected build, test, bench or lanes" >&2; exit 2 ;;

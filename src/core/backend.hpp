@@ -75,6 +75,7 @@ struct StreamTimes {
 struct StreamOptions {
   bool timed = false;        ///< time all stages, for a trace
   bool copies_only = false;  ///< leave the convolutions out: for measuring the bus
+  int depth = 6;             ///< most jobs at once: memory for more is of no use
 };
 
 /// Jobs through a chain of convolutions on one device, in order: copied in, computed and copied out, one job's copies

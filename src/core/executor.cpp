@@ -95,7 +95,8 @@ ExecutorState::ExecutorState(std::vector<Conv2dPlan> chain, int depth)
   if (dst_size() > 0 && std::none_of(chain_.begin(), chain_.end(), Access::validated)) {
     std::vector<std::shared_ptr<const PreparedConv>> convs;
     for (const Conv2dPlan& plan : chain_) convs.push_back(Access::prepared(plan));
-    stream_ = Access::backend(chain_[0].device())->open_stream(std::move(convs), {.timed = trace_ != nullptr});
+    stream_ = Access::backend(chain_[0].device())
+                  ->open_stream(std::move(convs), {.timed = trace_ != nullptr, .depth = depth});
   }
   if (!stream_) runner_.emplace(chain_);
 }

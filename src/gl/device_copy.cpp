@@ -11,7 +11,7 @@
 namespace convrt::gl {
 namespace {
 
-constexpr GLuint kThreads = 256, kVectorsPerThread = 4;
+constexpr GLuint kThreads = 256, kVectorsPerThread = 4, kGroupsBeside = 16;
 constexpr const char* kText = R"(#version 430 core
 layout(local_size_x = 256) in;
 layout(std430, binding = 0) readonly restrict buffer From { uvec4 from[]; };
@@ -84,6 +84,10 @@ void DeviceCopy::choose(GlState& state) {
 void DeviceCopy::encode(GlState& state, GLuint from, std::size_t from_offset, GLuint to, std::size_t to_offset,
                         std::size_t bytes) const {
   encode(form_, state, from, from_offset, to, to_offset, bytes);
+}
+
+void DeviceCopy::encode_beside(GlState& state, GLuint from, GLuint to, std::size_t bytes) const {
+  encode({std::min(form_.groups, kGroupsBeside)}, state, from, 0, to, 0, bytes);
 }
 
 void DeviceCopy::encode_by_driver(GlState& state, GLuint from, GLuint to, std::size_t bytes) {

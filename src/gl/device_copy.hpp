@@ -20,6 +20,10 @@ class DeviceCopy {
   void encode(GlState& state, GLuint from, std::size_t from_offset, GLuint to, std::size_t to_offset,
               std::size_t bytes) const;
 
+  /// All of the buffer, by few work groups where copies are a shader's: they take turns with the dispatches behind
+  /// them, and 16 groups reach the bus's speed (bench/NOTES.md).
+  void encode_beside(GlState& state, GLuint from, GLuint to, std::size_t bytes) const;
+
   /// By the driver's own copy, whatever is fastest alone: the one that runs beside another context's dispatches.
   static void encode_by_driver(GlState& state, GLuint from, GLuint to, std::size_t bytes);
 

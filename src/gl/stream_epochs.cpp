@@ -44,33 +44,29 @@ void StreamPipeline::advance() {
                          [epoch](GlState& state) { epoch->pipeline->retire(*epoch, state); });
 }
 
+// Nothing stands between the three: a barrier, a time stamp or a copy by the driver would make what follows wait for
+// what is before. So an epoch is timed as a whole, and what the host may read is made visible at its end.
 void StreamPipeline::encode(Epoch& epoch, GlState& state) {
   const DeviceCopy& copy = session_->transfer.device_copy();
   const auto begin = std::chrono::steady_clock::now();
   try {
+    const bool timed = epoch.compute || options_.timed;
+    if (timed) epoch.stamps[0] = stamp(state, 1);
     if (epoch.down) {
-      StreamJob& job = *epoch.down;
-      stamp(state, job, 4);
-      copy.encode(state, sets_[job.set].dst->name(), 0, job.staging->down->name(), 0, job.staging->down->bytes());
-      state.gl.MemoryBarrier(GL_CLIENT_MAPPED_BUFFER_BARRIER_BIT);
-      stamp(state, job, 5);
+      const StreamJob& job = *epoch.down;
+      copy.encode_beside(state, sets_[job.set].dst->name(), job.staging->down->name(), job.staging->down->bytes());
     }
     if (epoch.up) {
-      StreamJob& job = *epoch.up;
-      stamp(state, job, 0);
-      copy.encode(state, job.staging->up->name(), 0, sets_[job.set].src->name(), 0, job.staging->up->bytes());
+      const StreamJob& job = *epoch.up;
+      copy.encode_beside(state, job.staging->up->name(), sets_[job.set].src->name(), job.staging->up->bytes());
       if (accumulate_)
-        copy.encode(state, job.staging->down->name(), 0, sets_[job.set].dst->name(), 0, job.staging->down->bytes());
-      stamp(state, job, 1);
+        copy.encode_beside(state, job.staging->down->name(), sets_[job.set].dst->name(), job.staging->down->bytes());
     }
-    if (epoch.compute) {
-      StreamJob& job = *epoch.compute;
-      stamp(state, job, 2);
-      if (!options_.copies_only)
-        for (const auto& convolution : sets_[job.set].convolutions) convolution(state);
-      stamp(state, job, 3);
-      job.times.dispatch = {begin, std::chrono::steady_clock::now()};
-    }
+    if (epoch.compute && !options_.copies_only)
+      for (const auto& convolution : sets_[epoch.compute->set].convolutions) convolution(state);
+    if (epoch.down) state.gl.MemoryBarrier(GL_CLIENT_MAPPED_BUFFER_BARRIER_BIT);
+    if (timed) epoch.stamps[1] = stamp(state, 1);
+    if (epoch.compute) epoch.compute->times.dispatch = {begin, std::chrono::steady_clock::now()};
     state.gl.Flush();
     state.check("a job of an executor");
   } catch (...) {
@@ -81,8 +77,11 @@ void StreamPipeline::encode(Epoch& epoch, GlState& state) {
 
 void StreamPipeline::retire(Epoch& epoch, GlState& state) {
   epoch.retired = true;
+  const core::StreamTimes::Span span = read(state, 1, epoch.stamps);
+  if (epoch.compute) epoch.compute->times.compute = span;
+  if (epoch.up && options_.timed) epoch.up->times.upload = span;
   if (epoch.down) {
-    for (std::size_t stage = 0; stage < 3; ++stage) read_stamps(state, *epoch.down, stage);
+    if (options_.timed) epoch.down->times.download = span;
     epoch.down->times.seen = std::chrono::steady_clock::now();
     epoch.down->succeed();
   }

@@ -1,5 +1,6 @@
 #include "gl/stream_pipeline.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/fail.hpp"
@@ -11,9 +12,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // Sets of device memory that jobs take in turn. In epochs one is computed on while the other is filled or emptied; with
-// contexts each stage of a job has one, and one more lets the next convolution stand in the GPU's queue before the
-// present one ends.
-constexpr std::size_t kEpochSets = 2, kContextSets = 4;
+// contexts each stage of a job has one, and several convolutions run in a row while as many jobs are copied.
+constexpr std::size_t kEpochSets = 2, kContextSets = 8;
 
 }  // namespace
 
@@ -42,7 +42,7 @@ StreamPipeline::StreamPipeline(std::shared_ptr<GlSession> session, GlDevice& dev
   }
   for (const auto& context : contexts_)
     if (context) context->set_polling(form.polling);
-  sets_.resize(apart() ? kContextSets : kEpochSets);
+  sets_.resize(apart() ? std::min(kContextSets, static_cast<std::size_t>(std::max(options.depth, 1))) : kEpochSets);
   const auto memory = [&](std::size_t floats) {
     return GlStorage::device_local(session_->context, floats * sizeof(float));
   };
@@ -110,7 +110,7 @@ void StreamPipeline::break_down(const std::exception_ptr& error) {
   {
     const std::scoped_lock lock(mutex_);
     broken_ = true;
-    for (auto* list : {&waiting_, &uploaded_, &computed_}) {
+    for (auto* list : {&waiting_, &uploaded_, &computed_, &ready_[0], &ready_[1], &ready_[2]}) {
       jobs.insert(jobs.end(), list->begin(), list->end());
       list->clear();
     }
@@ -120,29 +120,29 @@ void StreamPipeline::break_down(const std::exception_ptr& error) {
 
 // The convolutions are always timed, for the busy share; copies only for a trace. Where the host sees each stage end,
 // its own clock does for copies: on an NVIDIA driver a time stamp beside a copy costs up to 0.9 ms (bench/NOTES.md).
-void StreamPipeline::stamp(GlState& state, StreamJob& job, std::size_t which) {
-  if (which / 2 != 1 && (!options_.timed || order_ == StreamOrder::ordered)) return;
-  std::vector<GLuint>& free = queries_[apart() ? which / 2 : 1];
+GLuint StreamPipeline::stamp(GlState& state, std::size_t stage) {
+  if (stage != 1 && (!options_.timed || order_ == StreamOrder::ordered)) return 0;
+  std::vector<GLuint>& free = queries_[stage];
   if (free.empty()) {
     free.resize(12);
     state.gl.GenQueries(static_cast<GLsizei>(free.size()), free.data());
   }
-  job.stamps[which] = free.back();
+  const GLuint query = free.back();
   free.pop_back();
-  state.gl.QueryCounter(job.stamps[which], GL_TIMESTAMP);
+  state.gl.QueryCounter(query, GL_TIMESTAMP);
+  return query;
 }
 
-void StreamPipeline::read_stamps(GlState& state, StreamJob& job, std::size_t stage) {
+core::StreamTimes::Span StreamPipeline::read(GlState& state, std::size_t stage, std::array<GLuint, 2>& stamps) {
   std::array<Clock::time_point, 2> at = {};
   for (std::size_t i = 0; i < 2; ++i) {
-    GLuint& query = job.stamps[2 * stage + i];
-    if (query == 0) return;
+    if (stamps[i] == 0) return {};
     GLuint64 ns = 0;
-    state.gl.GetQueryObjectui64v(query, GL_QUERY_RESULT, &ns);
+    state.gl.GetQueryObjectui64v(stamps[i], GL_QUERY_RESULT, &ns);
     at[i] = Clock::time_point(std::chrono::nanoseconds(ns) + clock_offset_);
-    queries_[apart() ? stage : 1].push_back(std::exchange(query, 0));
+    queries_[stage].push_back(std::exchange(stamps[i], 0));
   }
-  (stage == 0 ? job.times.upload : stage == 1 ? job.times.compute : job.times.download) = {at[0], at[1]};
+  return {at[0], at[1]};
 }
 
 }  // namespace convrt::gl

@@ -32,10 +32,10 @@ struct StreamJob {
   std::shared_ptr<StreamStaging> staging;
   std::size_t set = 0;
   core::StreamTimes times;
-  std::array<GLuint, 6> stamps = {};  ///< begin and end of upload, compute, download; 0: not stamped
-  std::array<Time, 3> told = {};      ///< when the host told the GPU of each stage
-  GLsync fence = nullptr;             ///< where contexts wait for one another on the GPU: of the stage before
-  std::atomic<int> stages = 3;        ///< with contexts: whose end the host has not dealt with
+  std::array<std::array<GLuint, 2>, 3> stamps = {};  ///< with contexts: begin and end of each stage
+  std::array<Time, 3> told = {};                     ///< when the host told the GPU of each stage
+  GLsync fence = nullptr;       ///< where contexts wait for one another on the GPU: of the stage before
+  std::atomic<int> stages = 3;  ///< with contexts: whose end the host has not dealt with
   std::promise<void> landed;
   std::atomic<bool> settled = false;
 
@@ -73,6 +73,7 @@ class StreamPipeline : public std::enable_shared_from_this<StreamPipeline> {
   struct Epoch {
     std::shared_ptr<StreamPipeline> pipeline;
     std::shared_ptr<StreamJob> up, compute, down;
+    std::array<GLuint, 2> stamps = {};  ///< its begin and end
     bool retired = false;
     ~Epoch();
   };
@@ -88,6 +89,7 @@ class StreamPipeline : public std::enable_shared_from_this<StreamPipeline> {
 
   // stream_stages.cpp
   void start_jobs();
+  void start_ready();
   void start_stage(std::shared_ptr<StreamJob> job, std::size_t number);
   void encode(Stage& stage, GlState& state);
   void retire(Stage& stage, GlState& state);
@@ -98,8 +100,10 @@ class StreamPipeline : public std::enable_shared_from_this<StreamPipeline> {
   void retire(Epoch& epoch, GlState& state);
 
   void break_down(const std::exception_ptr& error);
-  void stamp(GlState& state, StreamJob& job, std::size_t which);
-  void read_stamps(GlState& state, StreamJob& job, std::size_t stage);
+  /// A query of this moment on the GPU, from those of a stage's context. 0: no time is to be taken of this stage.
+  GLuint stamp(GlState& state, std::size_t stage);
+  /// What lies between two stamps, which are free again; nothing where they are 0.
+  core::StreamTimes::Span read(GlState& state, std::size_t stage, std::array<GLuint, 2>& stamps);
 
   const std::shared_ptr<GlSession> session_;
   const core::StreamOptions options_;
@@ -118,6 +122,11 @@ class StreamPipeline : public std::enable_shared_from_this<StreamPipeline> {
   std::deque<std::shared_ptr<StreamJob>> waiting_, uploaded_, computed_;
   std::size_t started_ = 0, done_ = 0;  ///< jobs that took, and gave back, a set
   int epochs_ = 0;
+  // Where the host orders the stages: what waits for each, how many convolutions the present row still gets and how
+  // many the GPU has, and copies that are being told.
+  std::array<std::deque<std::shared_ptr<StreamJob>>, 3> ready_;
+  std::size_t row_ = 0;
+  int computing_ = 0, telling_ = 0;
   std::size_t count_ = 0;  ///< jobs that were given a set
 
   std::array<std::vector<GLuint>, 3> queries_;          ///< free ones of each context, its thread's own

@@ -11,17 +11,54 @@ namespace convrt::gl {
 
 // Jobs take their sets in turn and are done in order, so the next set is free once as many jobs are done.
 void StreamPipeline::start_jobs() {
+  {
+    const std::scoped_lock in_order(in_order_);
+    for (;;) {
+      std::shared_ptr<StreamJob> job;
+      {
+        const std::scoped_lock lock(mutex_);
+        if (broken_ || waiting_.empty() || started_ - done_ >= sets_.size()) break;
+        job = std::move(waiting_.front());
+        waiting_.pop_front();
+        ++started_;
+        if (order_ == StreamOrder::ordered) {
+          ready_[0].push_back(std::move(job));
+          continue;
+        }
+      }
+      start_stage(std::move(job), 0);
+    }
+  }
+  if (order_ == StreamOrder::ordered) start_ready();
+}
+
+// Starts what may start, where the host orders the stages. An NVIDIA GPU takes up copies of another context only when
+// the convolutions' context has nothing queued, then does them beside whatever that context gets next (traces in
+// bench/NOTES.md). So copies are told at once, and convolutions in rows: all that are ready when the row before has
+// ended. Within a row there is no gap, and copies have its whole time. A row of one waits until the copy that follows
+// from the row before is told, which else would wait for it.
+void StreamPipeline::start_ready() {
   const std::scoped_lock in_order(in_order_);
   for (;;) {
     std::shared_ptr<StreamJob> job;
+    std::size_t stage = 0;
     {
       const std::scoped_lock lock(mutex_);
-      if (broken_ || waiting_.empty() || started_ - done_ >= sets_.size()) return;
-      job = std::move(waiting_.front());
-      waiting_.pop_front();
-      ++started_;
+      if (broken_) return;
+      stage = !ready_[2].empty() ? 2 : !ready_[0].empty() ? 0 : 1;
+      if (stage == 1 && row_ == 0 && computing_ == 0 && (telling_ == 0 || ready_[1].size() > 1))
+        row_ = ready_[1].size();
+      if (stage == 1 && row_ == 0) return;
+      job = std::move(ready_[stage].front());
+      ready_[stage].pop_front();
+      if (stage == 1) {
+        --row_;
+        ++computing_;
+      } else {
+        ++telling_;
+      }
     }
-    start_stage(std::move(job), 0);
+    start_stage(std::move(job), stage);
   }
 }
 
@@ -44,7 +81,7 @@ void StreamPipeline::encode(Stage& stage, GlState& state) {
       gl.WaitSync(job.fence, 0, GL_TIMEOUT_IGNORED);
       gl.DeleteSync(std::exchange(job.fence, nullptr));
     }
-    stamp(state, job, 2 * stage.number);
+    job.stamps[stage.number][0] = stamp(state, stage.number);
     if (stage.number == 0) {
       DeviceCopy::encode_by_driver(state, job.staging->up->name(), set.src->name(), job.staging->up->bytes());
       if (accumulate_)
@@ -54,7 +91,7 @@ void StreamPipeline::encode(Stage& stage, GlState& state) {
     } else if (!options_.copies_only) {
       for (const auto& convolution : set.convolutions) convolution(state);
     }
-    stamp(state, job, 2 * stage.number + 1);
+    job.stamps[stage.number][1] = stamp(state, stage.number);
     if (stage.number == 1) {
       gl.MemoryBarrier(GL_BUFFER_UPDATE_BARRIER_BIT);
       job.times.dispatch = {job.told[1], std::chrono::steady_clock::now()};
@@ -63,6 +100,13 @@ void StreamPipeline::encode(Stage& stage, GlState& state) {
     gl.Flush();
     state.check("a job of an executor");
     if (hand_on) start_stage(stage.job, stage.number + 1);
+    if (order_ == StreamOrder::ordered && stage.number != 1) {
+      {
+        const std::scoped_lock lock(mutex_);
+        --telling_;
+      }
+      start_ready();
+    }
   } catch (...) {
     break_down(std::current_exception());
     job.fail(std::current_exception());
@@ -78,27 +122,32 @@ void StreamPipeline::retire(Stage& stage, GlState& state) {
   const std::size_t number = stage.number;
   if (order_ == StreamOrder::ordered) {
     const auto now = std::chrono::steady_clock::now();
-    if (number < 2) {
-      try {
-        start_stage(stage.job, number + 1);
-      } catch (...) {
-        break_down(std::current_exception());
-        job.fail(std::current_exception());
-      }
+    {
+      const std::scoped_lock lock(mutex_);
+      if (number == 1) --computing_;
+      if (number < 2 && !broken_) ready_[number + 1].push_back(stage.job);
+    }
+    try {
+      start_ready();
+    } catch (...) {
+      break_down(std::current_exception());
+      job.fail(std::current_exception());
     }
     // From when the host told the GPU, or from the end of the copy before it, to when the host saw the end.
     if (options_.timed && number != 1)
       (number == 0 ? job.times.upload : job.times.download) = {std::max(job.told[number], seen_[number]), now};
     seen_[number] = now;
   }
-  read_stamps(state, job, number);
+  if (const core::StreamTimes::Span span = read(state, number, job.stamps[number]); span.end != StreamJob::Time())
+    (number == 0 ? job.times.upload : number == 1 ? job.times.compute : job.times.download) = span;
   if (--job.stages > 0) return;
-  job.times.seen = std::chrono::steady_clock::now();
-  job.succeed();
+  // The set is free before anyone can know of the result: a submission that follows on it starts, whatever comes next.
   {
     const std::scoped_lock lock(mutex_);
     ++done_;
   }
+  job.times.seen = std::chrono::steady_clock::now();
+  job.succeed();
   try {
     start_jobs();
   } catch (...) {

@@ -195,21 +195,89 @@ TEST(MultiDevice, ACpuThatAddsLittleGetsNoShare) {
   EXPECT_EQ(fraction(plan, 1), 1);
 }
 
+// A device with memory of its own gets a large batch in pieces, the last of which ends with the last image.
+TEST(MultiDevice, LargeBatchesAreStreamedAndExact) {
+  const Data data("n37c16h56w56k16r3s3ph1pw1+relu");  // 0.4 MB an image: pieces of eleven
+  const auto good = std::make_shared<std::atomic<int>>(1 << 30);
+  const auto apart = std::make_shared<FakeBackend>(
+      "fake:0",
+      std::vector<convrt::test::FakeKernel>{{.name = "fake.streamed",
+                                             .before_run =
+                                                 [good](int) {
+                                                   if (--*good < 0) throw Error(ErrorCode::device_lost, "gone");
+                                                 }}},
+      false);
+  const auto steady = fake("fake:1");
+  MultiDevicePlan alone({apart->device()}, data.desc, data.weights, data.bias),
+      both({apart->device(), steady->device()}, data.desc, data.weights, data.bias);
+  const int before = apart->runs();
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(first_difference(data.run(alone), data.expected), "");
+  EXPECT_EQ(apart->runs() - before, 2 * 4);
+  EXPECT_EQ(first_difference(data.run(both), data.expected), "");
+  *good = 0;
+  EXPECT_EQ(first_difference(data.run(both), data.expected), "");
+  EXPECT_EQ(fraction(both, 0), 0);
+  *good = 1;  // the second piece fails, while others are under way
+  std::vector<float> dst = data.before;
+  EXPECT_THROW(alone.run(data.src, dst), Error);
+}
+
+// One image tells little of a device that takes long to start.
+TEST(MultiDevice, RatesAreThoseOfManyImages) {
+  const auto paced = [](std::string id, std::chrono::microseconds start, std::chrono::microseconds image) {
+    return fake(std::move(id), {.after_run = [start, image](std::span<float> dst) {
+                  std::this_thread::sleep_for(start + static_cast<int>(dst.size() / (2 * 6 * 6)) * image);
+                }});
+  };
+  const auto cpu = paced("cpu", 0us, 1500us), gpu = paced("fake:0", 1000us, 20us);
+  const Data data("n200c2h6w6k2r1s1");
+  MultiDevicePlan plan({cpu->device(), gpu->device()}, data.desc, data.weights, data.bias);
+  EXPECT_EQ(plan.allocate_src().images(), (std::vector<int>{0, 200}));
+}
+
+// Its rate promises a gain that the whole does not show: while it computes, the other device stands still.
+TEST(MultiDevice, ACpuThatIsInTheWayIsLeftOut) {
+  std::mutex bus;
+  std::atomic<bool> shared = false;
+  const auto paced = [&](std::string id) {
+    return fake(std::move(id), {.after_run = [&](std::span<float> dst) {
+                  std::unique_lock lock(bus, std::defer_lock);
+                  if (shared) lock.lock();
+                  std::this_thread::sleep_for(static_cast<int>(dst.size() / (2 * 6 * 6)) * 500us);
+                }});
+  };
+  const auto cpu = fake("cpu", {.after_run = [&](std::span<float> dst) {
+                          std::unique_lock lock(bus, std::defer_lock);
+                          if (shared) lock.lock();
+                          std::this_thread::sleep_for(static_cast<int>(dst.size() / (2 * 6 * 6)) * 1000us);
+                        }});
+  const auto gpu = paced("fake:0");
+  const Data data("n24c2h6w6k2r1s1");
+  MultiDevicePlan plan({cpu->device(), gpu->device()}, data.desc, data.weights, data.bias);
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(first_difference(data.run(plan), data.expected), "");
+  EXPECT_GT(fraction(plan, 0), 0.1);
+  shared = true;
+  MultiDevicePlan crowded({cpu->device(), gpu->device()}, data.desc, data.weights, data.bias);
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(first_difference(data.run(crowded), data.expected), "");
+  EXPECT_EQ(fraction(crowded, 0), 0);
+}
+
 TEST(MultiDevice, AFailedDeviceDropsOutAndOthersDoItsPart) {
   for (const char* problem :
        {"n12c3h7w8k4r3s3ph1pw1", "n1c3h9w8k24r3s3ph1pw1+acc", "n1c6h31w8k6r3s3ph1pw1g6+nhwc+acc"}) {
     const auto steady = fake("fake:0");
-    // Three calibration runs, one good run, then the device is gone, having written rubbish.
-    const auto dying =
-        fake("fake:1", {.after_run = [runs = std::make_shared<std::atomic<int>>(0)](std::span<float> dst) {
-               if (++*runs < 5) return;
-               std::fill(dst.begin(), dst.end(), -99.0F);
-               throw Error(ErrorCode::device_lost, "fell off the bus");
-             }});
+    // Calibrated, one good run, then the device is gone, having written rubbish.
+    const auto good = std::make_shared<std::atomic<int>>(1 << 30);
+    const auto dying = fake("fake:1", {.after_run = [good](std::span<float> dst) {
+                              if (--*good >= 0) return;
+                              std::fill(dst.begin(), dst.end(), -99.0F);
+                              throw Error(ErrorCode::device_lost, "fell off the bus");
+                            }});
     std::string said;
     convrt::set_log(convrt::LogLevel::warning, [&](convrt::LogLevel, std::string_view text) { said = text; });
     const Data data(problem);
     MultiDevicePlan plan({steady->device(), dying->device()}, data.desc, data.weights, data.bias);
+    *good = 1;
     for (int i = 0; i < 4; ++i) EXPECT_EQ(first_difference(data.run(plan), data.expected), "") << problem;
     convrt::set_log(convrt::LogLevel::off, {});
     EXPECT_NE(said.find("fake:1 drops out"), std::string::npos) << said;
@@ -223,13 +291,15 @@ TEST(MultiDevice, AFailedDeviceDropsOutAndOthersDoItsPart) {
 }
 
 TEST(MultiDevice, WhenAllAreGoneTheErrorSaysSo) {
+  const auto gone = std::make_shared<std::atomic<bool>>(false);
   const auto a = fake("fake:0", {.before_run =
-                                     [](int run) {
-                                       if (run >= 3) throw Error(ErrorCode::device_lost, "gone");
+                                     [gone](int) {
+                                       if (*gone) throw Error(ErrorCode::device_lost, "gone");
                                      }}),
              broken = fake("fake:1", {.on_prepare = [] { throw Error(ErrorCode::compile_failed, "line 3"); }});
   const Data data("n12c3h7w8k4r3s3ph1pw1");
   MultiDevicePlan plan({a->device(), broken->device()}, data.desc, data.weights, data.bias);
+  *gone = true;
   for (int i = 0; i < 2; ++i) {
     std::vector<float> dst = data.before;
     try {
@@ -299,12 +369,14 @@ TEST(MultiBuffer, ChainsStayOnTheirDevicesAndAreExact) {
 }
 
 TEST(MultiBuffer, AFailureAppearsAndBadArgumentsAreNamed) {
-  const auto steady = fake("fake:0"), dying = fake("fake:1", {.before_run = [](int run) {
-                                                     if (run >= 4) throw Error(ErrorCode::device_lost, "gone");
+  const auto good = std::make_shared<std::atomic<int>>(1 << 30);
+  const auto steady = fake("fake:0"), dying = fake("fake:1", {.before_run = [good](int) {
+                                                     if (--*good < 0) throw Error(ErrorCode::device_lost, "gone");
                                                    }});
   const Data data("n12c3h7w8k4r3s3ph1pw1");
   MultiDevicePlan plan({steady->device(), dying->device()}, data.desc, data.weights, data.bias),
       other({steady->device()}, data.desc, data.weights, data.bias);
+  *good = 1;
   convrt::MultiBuffer src = plan.allocate_src(), dst = plan.allocate_dst(src), elsewhere = other.allocate_src();
   src.upload(data.src);
   std::vector<float> found(dst.size());

@@ -46,10 +46,13 @@ class CONVRT_API MultiBuffer {
 };
 
 /// Splits N over the devices; where N is too small, K or output rows. The result equals the single-device result; a
-/// device that fails drops out and the others do its part, with a log line. Thread-safe; runs are taken one at a time.
+/// device that fails drops out and the others do its part, with a log line. Large batches from host memory go through
+/// an executor on each device that has memory of its own. The CPU gets a share beside other devices only where trial
+/// runs show that all gain by it. Thread-safe; runs are taken one at a time.
 class CONVRT_API MultiDevicePlan {
  public:
-  /// Arguments as for Conv2dPlan; at least one device, none twice.
+  /// Arguments as for Conv2dPlan; at least one device, none twice. Measures each device for 0.2 s, a GPU for 0.7 s
+  /// and until its clocks have risen.
   MultiDevicePlan(std::vector<Device> devices, const Conv2dDesc& desc, std::span<const float> weights,
                   std::span<const float> bias = {}, const PlanOptions& options = {});
   MultiDevicePlan(MultiDevicePlan&&) noexcept;

@@ -2,6 +2,7 @@
 #include "convrt/multi_device.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <condition_variable>
 #include <future>
@@ -11,25 +12,43 @@
 #include <numeric>
 #include <optional>
 #include <set>
+#include <string>
 #include <utility>
 
 #include "core/access.hpp"
+#include "core/cache_file.hpp"
 #include "core/fail.hpp"
 #include "core/log.hpp"
 #include "core/overlap.hpp"
 #include "core/select.hpp"
 #include "core/split.hpp"
 #include "core/ticket.hpp"
+#include "core/trace.hpp"
 #include "core/worker.hpp"
 
 namespace convrt {
 namespace core {
 namespace {
 
-constexpr double kWorthwhileGain = 0.03;  // a CPU that adds less than this stays with the copies it does anyway
-constexpr double kRebalance = 1.08;       // new plans cost time: only for a predicted gain above this
-constexpr double kAlike = 0.5;            // devices of one name are taken for equal within this
-constexpr double kCoarse = 1.15;          // an axis is too small where rounding to whole elements costs more than this
+constexpr double kWorthwhileGain = 0.1;      // a CPU that adds less than this stays with the copies it does anyway
+constexpr double kWorthwhileResident = 0.5;  // of tensors that stay where they are no trial can take its share away
+constexpr double kRebalance = 1.08;          // new plans cost time: only for a predicted gain above this
+constexpr double kAlike = 0.5;               // devices of one name are taken for equal within this
+constexpr double kCoarse = 1.15;  // an axis is too small where rounding to whole elements costs more than this
+
+// The first runs have the CPU take part, the next do not; then the better way, and the other one in so many runs.
+constexpr std::pair<std::size_t, std::size_t> kTrials = {3, 7};
+constexpr std::size_t kTrialEvery = 256;
+constexpr double kGain = 0.95;  // of the time without the CPU
+// Long enough to tell what a device does, short enough to wait for; and the host memory that it may take.
+constexpr double kCalibration_ms = 2;
+constexpr double kBetter = 0.98, kGlance_ms = 5, kSettled_ms = 60, kGpuSettled_ms = 300, kMost_ms = 2000;
+constexpr int kQueue = 4;
+constexpr std::size_t kCalibration_bytes = std::size_t{256} << 20;
+// An executor's submissions: enough of them to overlap, each large enough for the bus to reach its speed.
+constexpr int kDepth = 4;
+constexpr std::size_t kChunks = 16;
+constexpr std::pair<std::size_t, std::size_t> kChunk_bytes = {std::size_t{4} << 20, std::size_t{32} << 20};
 
 /// What all parts are cut from. Weights stay at hand: a part of other filters or rows needs a plan of its own.
 struct Whole {
@@ -37,6 +56,11 @@ struct Whole {
   std::vector<float> weights, bias;
   PlanOptions options;
 };
+
+std::string str(const Part& part) {
+  const char* const what = part.axis == Axis::n ? "images " : part.axis == Axis::k ? "filters " : "rows ";
+  return what + std::to_string(part.begin) + " to " + std::to_string(part.end - 1);
+}
 
 /// One device with what it needs to compute parts. Used by its own thread, and between runs by the coordinator.
 class Lane {
@@ -49,27 +73,50 @@ class Lane {
   /// Whether a kernel of this name would be this device's.
   bool named(const std::string& kernel) const { return names(Access::backend(device_)->family(), kernel); }
 
-  /// Makes the plan that parts derive from and times one image of it.
+  /// Makes the plan that parts derive from and measures its rates: with one image, and with more where that is too
+  /// short to tell a device's speed from what it takes to start.
   void calibrate() {
     PlanOptions options = whole_.options;
     if (!named(options.kernel)) options.kernel.clear();
     base_.emplace(device_, whole_.desc, whole_.weights, whole_.bias, options);
-    const Conv2dPlan image = base_->reshaped(1, whole_.desc.h, whole_.desc.w);
-    src_.assign(image.desc().src_size(), 0);
-    dst_.assign(image.desc().dst_size(), 0);
-    double best_ms = std::numeric_limits<double>::infinity(), best_device_ms = best_ms;
-    for (int i = 0; i < 3; ++i) {
-      const auto start = Clock::now();
-      best_device_ms = std::min(best_device_ms, image.run(src_, dst_).device_ms);
-      best_ms = std::min(best_ms, milliseconds(Clock::now() - start));
+    const auto most = static_cast<int>(std::clamp<std::size_t>(kCalibration_bytes / image_bytes(), 1,
+                                                               static_cast<std::size_t>(std::max(whole_.desc.n, 1))));
+    const double settled_ms = Access::backend(device_)->host_memory() ? kSettled_ms : kGpuSettled_ms;
+    for (int images = 1;;) {
+      const Conv2dPlan plan = base_->reshaped(images, whole_.desc.h, whole_.desc.w);
+      src_.assign(plan.desc().src_size(), 0);
+      dst_.assign(plan.desc().dst_size(), 0);
+      Buffer src = device_.allocate(src_.size()), dst = device_.allocate(dst_.size());
+      src.upload(src_);
+      dst.upload(dst_);
+      const auto resident = [&](int runs) {
+        for (int i = 0; i < runs; ++i) plan.enqueue(src, dst);
+        device_.synchronize();
+      };
+      const double ms = best_ms(images == 1 ? settled_ms : kGlance_ms, [&] { resident(1); });
+      if (images == most || ms >= kCalibration_ms) {
+        resident_gflops = kQueue * rate(plan.desc(), best_ms(settled_ms, [&] { resident(kQueue); }));
+        gflops = rate(plan.desc(), best_ms(kSettled_ms, [&] {
+                        if (streamed(images))
+                          stream(images, src_, dst_);
+                        else
+                          plan.run(src_, dst_);
+                      }));
+        log(LogLevel::info, id(), ": ", plan.desc().str(), " at ", number_text(std::round(resident_gflops)),
+            " GFLOP/s on its own memory, ", number_text(std::round(gflops)), " from the host's");
+        break;
+      }
+      images = static_cast<int>(
+          std::min(std::max(2.0, kCalibration_ms / std::max(ms, 1e-6)) * images, static_cast<double>(most)));
     }
-    gflops = image.desc().flops() / std::max(best_ms, 1e-6) * 1e-6;
-    resident_gflops = image.desc().flops() / std::max(best_device_ms, 1e-6) * 1e-6;
+    src_ = {};
+    dst_ = {};
   }
 
   /// Computes `part` of src into its place in dst. dst is touched only if that succeeds, or may be overwritten later.
   RunStats compute(const Part& part, std::span<const float> src, std::span<float> dst) {
-    const Conv2dPlan& plan = plan_for(part);
+    const bool streams = part.axis == Axis::n && streamed(part.size());
+    const Conv2dPlan* const plan = streams ? nullptr : &plan_for(part);
     const auto start = Clock::now();
     const Box from = src_box(whole_.desc, part), to = dst_box(whole_.desc, part);
     const std::span<const float> in =
@@ -77,7 +124,7 @@ class Lane {
     // Where the kernel adds to dst, a failure half-way must leave it as it was for whoever takes over.
     const bool staged = to.blocks != 1 || whole_.desc.accumulate;
     const std::span<float> out = staged ? gather(dst, to, dst_) : dst.subspan(to.offset, to.length);
-    RunStats stats = plan.run(in, out);
+    RunStats stats = streams ? stream(part.size(), in, out) : plan->run(in, out);
     if (staged)
       for (std::size_t i = 0; i < to.blocks; ++i)
         std::copy_n(out.begin() + static_cast<std::ptrdiff_t>(i * to.length), to.length,
@@ -111,6 +158,71 @@ class Lane {
     return into;
   }
 
+  // Of runs until none was better for a while: an idle GPU's clocks take some to rise, and CPU threads to wake.
+  template <class Run>
+  static double best_ms(double settled_ms, const Run& run) {
+    double ms = std::numeric_limits<double>::infinity();
+    const auto begin = Clock::now();
+    auto better = begin;
+    do {
+      const auto start = Clock::now();
+      run();
+      const auto end = Clock::now();
+      if (milliseconds(end - start) < kBetter * ms) better = end;
+      ms = std::min(ms, milliseconds(end - start));
+    } while (milliseconds(Clock::now() - better) < settled_ms && milliseconds(Clock::now() - begin) < kMost_ms);
+    return ms;
+  }
+
+  static double rate(const Conv2dDesc& desc, double ms) { return desc.flops() / std::max(ms, 1e-6) * 1e-6; }
+
+  // Of an image and its result; not 0 where there are none.
+  std::size_t image_bytes() const {
+    const Conv2dDesc& d = whole_.desc;
+    const std::size_t bytes = (d.src_size() + d.dst_size()) * sizeof(float);
+    return std::max<std::size_t>(bytes / static_cast<std::size_t>(std::max(d.n, 1)), 1);
+  }
+
+  // Images of one submission. It depends on the whole problem alone: an executor serves every share.
+  int chunk() const {
+    const std::size_t bytes = std::clamp(image_bytes() * static_cast<std::size_t>(whole_.desc.n) / kChunks,
+                                         kChunk_bytes.first, kChunk_bytes.second);
+    return static_cast<int>((bytes + image_bytes() - 1) / image_bytes());
+  }
+
+  // Whether so many images from host memory go through an executor, which copies some while it computes others.
+  bool streamed(int images) const {
+    return !Access::backend(device_)->host_memory() && !whole_.desc.accumulate && images > chunk();
+  }
+
+  // The last submission ends with the last image and computes some of the one before once more.
+  RunStats stream(int images, std::span<const float> src, std::span<float> dst) {
+    if (!executor_) executor_.emplace(base_->reshaped(chunk(), whole_.desc.h, whole_.desc.w), kDepth);
+    const auto count = static_cast<std::size_t>(images), size = static_cast<std::size_t>(chunk());
+    const std::size_t image_src = src.size() / count, image_dst = dst.size() / count;
+    std::vector<Ticket> tickets;
+    std::exception_ptr error;
+    try {
+      for (std::size_t at = 0; at < count; at += size) {
+        const std::size_t begin = std::min(at, count - size);
+        tickets.push_back(executor_->submit(src.subspan(begin * image_src, size * image_src),
+                                            dst.subspan(begin * image_dst, size * image_dst)));
+      }
+    } catch (...) {
+      error = std::current_exception();
+    }
+    RunStats stats;
+    for (const Ticket& ticket : tickets) {
+      try {
+        stats.device_ms += ticket.wait().device_ms;
+      } catch (...) {
+        if (!error) error = std::current_exception();  // the others still use the caller's memory
+      }
+    }
+    if (error) std::rethrow_exception(error);
+    return stats;
+  }
+
   const Conv2dPlan& plan_for(Part part) {
     if (part.axis == Axis::n) part = {Axis::n, 0, part.size()};
     if (const auto found = plans_.find(part); found != plans_.end()) return found->second;
@@ -142,6 +254,7 @@ class Lane {
   std::map<Part, Conv2dPlan> plans_;
   std::mutex resident_mutex_;
   std::map<int, Conv2dPlan> resident_;
+  std::optional<Executor> executor_;  ///< of chunk() images
   std::vector<float> src_, dst_;
 };
 
@@ -173,15 +286,21 @@ class MultiDeviceState {
   };
   void execute(TicketState& ticket, std::span<const float> src, std::span<float> dst) noexcept;
   RunStats run(std::span<const float> src, std::span<float> dst);
-  std::vector<double> rates(double Lane::*gflops = &Lane::gflops) const;
+  std::vector<double> rates(double Lane::*gflops = &Lane::gflops, double worthwhile = kWorthwhileGain) const;
+  bool cpu_takes_part();
   std::vector<Part> deal(const std::vector<double>& rates);
   template <class Work>
-  static void on_every_lane(std::vector<Job>& jobs, const Work& work);
+  static void on_every_lane(std::span<Job> jobs, const Work& work);
   bool drop_failed(const std::vector<Job>& jobs, const char* during);
 
   const Whole whole_;
+  const std::shared_ptr<Trace> trace_ = Trace::open();
+  const int trace_group_ = trace_ ? trace_->add_group("devices together, " + whole_.desc.str()) : 0;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<Part> parts_;  ///< of the latest run, one per lane
+  std::size_t runs_ = 0;
+  std::array<double, 2> run_ms_ =
+      {};  ///< without and with the CPU, what the best runs took and slowly what later ones do; 0: not tried
   std::optional<Error> last_error_;
   mutable std::mutex mutex_;  ///< guards stopping_, and what others than the coordinator read of the lanes
   bool stopping_ = false;
@@ -202,11 +321,16 @@ MultiDeviceState::MultiDeviceState(const std::vector<Device>& devices, Whole who
   if (!kernel.empty() && std::none_of(lanes_.begin(), lanes_.end(), [&](auto& lane) { return lane->named(kernel); }))
     fail(ErrorCode::invalid_argument, "MultiDevicePlan: PlanOptions::kernel \"", kernel, "\" names no kernel of ",
          lanes_.size() == 1 ? "device " : "any listed device, the first being ", lanes_[0]->id());
-  // All at once, as in use: devices that share cores or a bus slow each other down.
-  on_every_lane(jobs, [](Job& job) {
-    job.lane->calibrate();
-    return RunStats{};
-  });
+  // All at once, as in use: devices that share a bus slow each other down. But the CPU after them: with all cores busy
+  // nothing would be left to tell the others what to do, and their rates would come out too low to leave it out.
+  for (const bool cpu : {false, true}) {
+    const auto of_kind =
+        std::stable_partition(jobs.begin(), jobs.end(), [&](const Job& job) { return job.lane->is_cpu() == cpu; });
+    on_every_lane(std::span(jobs.begin(), of_kind), [](Job& job) {
+      job.lane->calibrate();
+      return RunStats{};
+    });
+  }
   for (const Job& job : jobs)
     if (job.error && job.error->code() == ErrorCode::invalid_argument) throw Error(*job.error);
   if (!drop_failed(jobs, "being prepared")) throw Error(*last_error_);
@@ -239,7 +363,9 @@ RunStats MultiDeviceState::run(std::span<const float> src, std::span<float> dst)
   if (std::none_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->alive; }))
     fail(last_error_->code(), "every device of ", whole_.desc.str(),
          " has dropped out, the last with: ", last_error_->what());
-  parts_ = deal(rates());
+  const bool with_cpu = cpu_takes_part();
+  const auto begin = Clock::now();
+  parts_ = deal(rates(&Lane::gflops, with_cpu ? kWorthwhileGain : std::numeric_limits<double>::infinity()));
   std::vector<Job> open;
   for (std::size_t i = 0; i < lanes_.size(); ++i)
     if (parts_[i].size() > 0) open.push_back({lanes_[i].get(), parts_[i]});
@@ -248,7 +374,12 @@ RunStats MultiDeviceState::run(std::span<const float> src, std::span<float> dst)
   std::map<const Lane*, double> done;  // elements of the axis
   RunStats total;
   while (!open.empty()) {
-    on_every_lane(open, [&](Job& job) { return job.lane->compute(job.part, src, dst); });
+    on_every_lane(open, [&](Job& job) {
+      const auto start = Clock::now();
+      const RunStats stats = job.lane->compute(job.part, src, dst);
+      if (trace_) trace_->span(trace_group_, job.lane->id(), str(job.part), start, Clock::now());
+      return stats;
+    });
     std::vector<Part> again;
     for (const Job& job : open) {
       if (job.error) {
@@ -269,13 +400,31 @@ RunStats MultiDeviceState::run(std::span<const float> src, std::span<float> dst)
         if (pieces[i].size() > 0) open.push_back({lanes_[i].get(), pieces[i]});
     }
   }
+  double& ms = run_ms_[with_cpu ? 1 : 0];
+  const double now_ms = milliseconds(Clock::now() - begin);
+  ms = ms == 0 || now_ms < ms ? now_ms : 0.9 * ms + 0.1 * now_ms;
   const std::scoped_lock lock(mutex_);
   for (const auto& lane : lanes_) lane->fraction = done[lane.get()] / whole_size;
   return total;
 }
 
+// A CPU beside other devices also does their copies, which its own rate does not tell: whether it gains anything is
+// tried, and tried again now and then.
+bool MultiDeviceState::cpu_takes_part() {
+  const auto of_kind = [&](bool cpu) {
+    return std::any_of(lanes_.begin(), lanes_.end(),
+                       [&](const auto& lane) { return lane->alive && lane->is_cpu() == cpu; });
+  };
+  if (!of_kind(true) || !of_kind(false)) return true;
+  const std::size_t run = runs_++;
+  if (run < kTrials.first) return true;
+  if (run < kTrials.second) return false;
+  const bool gains = run_ms_[1] < kGain * run_ms_[0];
+  return run % kTrialEvery == 0 ? !gains : gains;
+}
+
 // Measured rates; 0 for what is gone, and for a CPU that would add too little.
-std::vector<double> MultiDeviceState::rates(double Lane::*gflops) const {
+std::vector<double> MultiDeviceState::rates(double Lane::*gflops, double worthwhile) const {
   std::vector<double> rates;
   double others = 0;
   for (const auto& lane : lanes_) {
@@ -283,7 +432,7 @@ std::vector<double> MultiDeviceState::rates(double Lane::*gflops) const {
     if (!lane->is_cpu()) others += rates.back();
   }
   for (std::size_t i = 0; i < lanes_.size(); ++i)
-    if (lanes_[i]->is_cpu() && others > 0 && rates[i] < kWorthwhileGain * others) rates[i] = 0;
+    if (lanes_[i]->is_cpu() && others > 0 && rates[i] < worthwhile * others) rates[i] = 0;
   return rates;
 }
 
@@ -310,7 +459,7 @@ std::vector<Part> MultiDeviceState::deal(const std::vector<double>& rates) {
 }
 
 template <class Work>
-void MultiDeviceState::on_every_lane(std::vector<Job>& jobs, const Work& work) {
+void MultiDeviceState::on_every_lane(std::span<Job> jobs, const Work& work) {
   std::mutex mutex;
   std::condition_variable finished;
   std::size_t open = jobs.size();
@@ -365,7 +514,7 @@ MultiBuffer MultiDeviceState::allocate_src() {
   std::vector<double> rates;
   {
     const std::scoped_lock lock(mutex_);
-    rates = this->rates(&Lane::resident_gflops);
+    rates = this->rates(&Lane::resident_gflops, kWorthwhileResident);
   }
   // Devices of one name are one product: what sets them apart by little is the noise of a short measurement.
   for (std::size_t i = 0; i < lanes_.size(); ++i)

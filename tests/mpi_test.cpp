@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -245,6 +247,31 @@ TEST(DistributedFault, ASilentRankIsATimeoutOnTheOthers) {
   EXPECT_LT(Clock::now() - start, 6s);
 }
 
+// Not a gtest: a rank is killed in the middle of a series of runs. Prints what the others get to see.
+int killed_rank() {
+  const Conv2dDesc desc = Conv2dDesc::parse("n8c8h9w9k8r3s3");
+  const Data data(desc);
+  DistributedOptions options = quick();
+  options.timeout = 3s;
+  DistributedPlan plan = data.plan(desc, options);
+  const std::vector<float> src = root_only(data.src);
+  std::vector<float> dst = root_only(data.dst);
+  for (int i = 0; i < 3; ++i) plan.run(src, dst);
+  if (world_rank() == world_size() - 1) std::raise(SIGKILL);
+  const auto start = Clock::now();
+  try {
+    for (int i = 0; i < 3; ++i) plan.run(src, dst);  // the first may have gone out before the death
+    std::printf("rank %d saw no error\n", world_rank());
+  } catch (const Error& e) {
+    const bool in_time = Clock::now() - start < 3 * options.timeout + 2s;
+    std::printf("rank %d %s: %s: %s\n", world_rank(), in_time ? "got its error in time" : "got its error late",
+                to_string(e.code()), e.what());
+  }
+  std::fflush(stdout);
+  std::this_thread::sleep_for(5s);  // so that the others' waits end by themselves
+  std::_Exit(0);                    // MPI_Finalize would wait for the dead
+}
+
 }  // namespace
 }  // namespace convrt::test
 
@@ -260,6 +287,7 @@ int main(int argc, char** argv) {
     if (std::strstr(e.what(), "call MPI_Init first") == nullptr) return 1;
   }
   MPI_Init(&argc, &argv);
+  if (argc > 1 && std::strcmp(argv[1], "--killed-rank") == 0) return convrt::test::killed_rank();
   const int result = RUN_ALL_TESTS();
   MPI_Finalize();
   return result;

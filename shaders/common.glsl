@@ -39,6 +39,9 @@ layout(std140, binding = 3) uniform Conv {
 #ifndef DILATION_W
 #define DILATION_W conv.dilation_w
 #endif
+#ifndef GROUPS
+#define GROUPS conv.groups
+#endif
 #ifndef NHWC
 #define NHWC conv.data_layout  // 0: NCHW
 #endif
@@ -95,8 +98,8 @@ struct Tile {
   int pixels;  // index of the pixel block
 };
 
-int filters_per_group() { return conv.k / conv.groups; }
-int channels_per_group() { return conv.c / conv.groups; }
+int filters_per_group() { return conv.k / GROUPS; }
+int channels_per_group() { return conv.c / GROUPS; }
 int pixel_count() { return conv.n * conv.p * conv.q; }
 
 // Filter blocks run fastest: groups that are in flight together then share the same src.
@@ -110,7 +113,7 @@ Tile make_tile(int index, int filters_a_block) {
   Tile tile;
   tile.pixels = index / blocks;
   tile.block = begin + index - tile.pixels * blocks;
-  tile.group = tile.block / blocks_a_group;
+  tile.group = GROUPS == 1 ? 0 : tile.block / blocks_a_group;
   tile.k = tile.group * filters_per_group() + (tile.block - tile.group * blocks_a_group) * filters_a_block;
   tile.k_end = (tile.group + 1) * filters_per_group();
   return tile;

@@ -31,6 +31,9 @@ Slot make_slot(Tile tile, int index) {
   if (index < pixel_count()) {
     Pixel pixel = make_pixel(index);
     int first = tile.group * channels_per_group() + staged_channel();
+#if POINTWISE && SRC_VEC4
+    if (NHWC == 0) return Slot(src_index(pixel.image, first, 0, pixel.at), 0, 0);  // no stride: no division by rows
+#endif
     slot = Slot(src_index(pixel.image, first, pixel.y, pixel.x), pixel.y, pixel.x);
   }
   return slot;
@@ -58,9 +61,12 @@ void begin_src(Tile tile, int step) {
   } else {
     for (int i = 0; i < 4; ++i) slots[i] = make_slot(tile, first + quad_pixel(local_index() % QUADS_BN, i));
   }
-  int steps_a_tap = padded_channels() / BK;
-  tap = step / steps_a_tap;
-  channel = (step - tap * steps_a_tap) * BK;
+#if POINTWISE
+  tap = 0;
+#else
+  tap = step / (padded_channels() / BK);
+#endif
+  channel = step * BK - tap * padded_channels();
   select_tap();
 }
 

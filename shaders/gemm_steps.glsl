@@ -4,12 +4,28 @@
 //   A step is BK deep: a[BK][BM], b[BK][BN] in shared memory, both as vec4 so that a fragment is one 128-bit read, twice:
 //   the next step's elements are fetched into registers while the current one is multiplied, then put into the other
 //   pair: one barrier a step, and memory latency hidden behind TM*TN*BK multiply-adds an invocation.
+//
+//   ROLLED: for layers that a processor is done with after a few work groups. There the time that it takes to fetch the
+//   kernel's text for the first time counts (on NVIDIA 2.4 us for 1,024 multiply-adds, bench/NOTES.md), so the text is
+//   ROLLED rows of one step, walked by loops.
+#ifndef ROLLED
+#define ROLLED 0  // rows of a step that the text holds; 0: all, of two steps
+#endif
 #include "gemm_tile.glsl"
 
+#if ROLLED
+shared vec4 a[2][BK][TM / 4][GRID_ROWS];
+shared vec4 b[2][BK][TN / 4][GRID_COLUMNS];
+#define TEXT_ROWS ROLLED
+#define ROUNDS (conv.n > 0 ? BK / ROLLED : 0)  // what no compiler knows, so that none writes the rounds out
+#else
 // Two pairs of tiles, each an array of its own and each read at [constant][constant][invocation]: a shared load is then
 // one register plus an immediate.
 shared vec4 a0[BK][TM / 4][GRID_ROWS], a1[BK][TM / 4][GRID_ROWS];
 shared vec4 b0[BK][TN / 4][GRID_COLUMNS], b1[BK][TN / 4][GRID_COLUMNS];
+#define TEXT_ROWS BK
+#define ROUNDS 1
+#endif
 
 // Rows of A and B; a step never crosses a tap.
 #ifdef FLATTENED
@@ -74,16 +90,17 @@ void fetch(Tile tile) {
 // Row by row, pixels alternately forwards and backwards: neighbouring multiply-adds share an operand, which NVIDIA's
 // operand cache keeps.
 #define MULTIPLY(a, b)                                                                             \
-  for (int d = 0; d < BK; ++d) {                                                                   \
-    float x[TM], y[TN];                                                                            \
-    for (int i = 0; i < TM; ++i) x[i] = a[d][i / 4][row][i % 4];                                   \
-    for (int j = 0; j < TN; ++j) y[j] = b[d][j / 4][column][j % 4];                                \
-    for (int i = 0; i < TM; ++i)                                                                   \
-      for (int jj = 0; jj < TN; ++jj) {                                                            \
-        int j = i % 2 == 0 ? jj : TN - 1 - jj;                                                     \
-        sums[i][j] = fma(x[i], y[j], sums[i][j]);                                                  \
-      }                                                                                            \
-  }
+  for (int first = 0; first < ROUNDS; ++first)                                                     \
+    for (int d = 0; d < TEXT_ROWS; ++d) {                                                          \
+      float x[TM], y[TN];                                                                          \
+      for (int i = 0; i < TM; ++i) x[i] = a[first * TEXT_ROWS + d][i / 4][row][i % 4];             \
+      for (int j = 0; j < TN; ++j) y[j] = b[first * TEXT_ROWS + d][j / 4][column][j % 4];          \
+      for (int i = 0; i < TM; ++i)                                                                 \
+        for (int jj = 0; jj < TN; ++jj) {                                                          \
+          int j = i % 2 == 0 ? jj : TN - 1 - jj;                                                   \
+          sums[i][j] = fma(x[i], y[j], sums[i][j]);                                                \
+        }                                                                                          \
+    }
 
 // sums = the steps begin .. end-1 of the tile.
 void multiply_steps(Tile tile, int begin, int end) {
@@ -93,6 +110,22 @@ void multiply_steps(Tile tile, int begin, int end) {
   begin_filters(tile, begin);
   begin_src(tile, begin);
   fetch(tile);
+#if ROLLED
+  PUT_A(a[0])
+  PUT_B(b[0])
+  sync_tiles();
+  int pair = 0;
+  for (int step = begin + 1; step <= end; ++step) {
+    if (step < end) fetch(tile);
+    MULTIPLY(a[pair], b[pair])
+    pair = 1 - pair;
+    if (step < end) {
+      PUT_A(a[pair])
+      PUT_B(b[pair])
+    }
+    sync_tiles();
+  }
+#else
   PUT_A(a0)
   PUT_B(b0)
   sync_tiles();
@@ -113,6 +146,7 @@ void multiply_steps(Tile tile, int begin, int end) {
     }
     sync_tiles();
   }
+#endif
 }
 
 #if PACKED

@@ -53,6 +53,7 @@ inline std::vector<Conv2dDesc> hand_picked_cases() {
       "n2c17h9w11k19r1s1",                  // 1x1 with tails everywhere
       "n1c64h7w7k65r1s1",                   // one filter too many for any tile
       "n1c16h10w13k24r1s1sh2sw2",           // 1x1 that skips source rows
+      "n2c10h8w12k24r1s1sh2sw2",            // ... of whole quads of pixels
       "n1c5h6w6k7r1s1pt2pb1pl1pr3",         // 1x1 whose border is bias alone
       "n1c32h14w14k32r3s3ph1pw1",           // Winograd's home
       "n2c33h13w15k31r3s3ph1pw1",           // ... with tails

@@ -445,7 +445,7 @@ TEST_F(GlFaults, SharedTilesGiveTheSameBitsWhoeverArrivesLast) {
     layers.push_back(layer("n1c512h4w4k70r1s1+relu", "gl.pointwise_split.64x64x8", whole));
     layers.push_back(layer("n1c96h5w5k40r3s3ph1pw1+nhwc", "gl.lds_64.32x32x16", whole));
     layers.push_back(layer("n1c40h9w9k33r3s3ph1pw1", "gl.winograd_f4x4.64x64x8.8x8", false));
-    layers.push_back(layer("n1c700h3w5k130r1s1sh2sw2", "gl.pointwise_split.32x32x32", whole));
+    layers.push_back(layer("n1c700h3w5k130r1s1sh2sw2", "gl.pointwise_split.32x32x32.rolled8", whole));
   }
   std::vector<float> again;
   for (int round = 0; round < 20; ++round) {

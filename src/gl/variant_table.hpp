@@ -27,6 +27,7 @@ struct Blocking {
   std::uint32_t shared_bytes = 0;
   bool flat = false;    ///< the depth is taps times channels, padded as one
   bool splits = false;  ///< work groups may share the depth of a tile (shaders/gemm_steps.glsl)
+  int text = 0;         ///< multiply-adds of a step that stand one after another in an invocation's text
   double batches = 1;   ///< work groups a tile (Winograd: products that a tile's outputs are spread over)
 };
 

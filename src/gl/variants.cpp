@@ -17,6 +17,7 @@ std::string sizes(std::initializer_list<int> values) {
 
 Defines common_defines(const Conv2dDesc& d, bool filter_size) {
   Defines defines = {{"PACKED", "1"}};
+  if (d.groups == 1) defines.emplace_back("GROUPS", "1");
   if (filter_size) {
     defines.insert(defines.end(), {{"R", std::to_string(d.r)}, {"S", std::to_string(d.s)}});
     defines.insert(defines.end(), {{"STRIDE_H", std::to_string(d.stride_h)},
@@ -44,7 +45,7 @@ Defines basic_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
   return defines;
 }
 
-// --- GEMM tiles: tile = {BM, BN, BK, TM, TN}
+// --- GEMM tiles: tile = {BM, BN, BK, TM, TN, ROLLED}
 
 Blocking gemm_blocking(const Conv2dDesc&, const TileSizes& t) {
   return {.filters = t[0],
@@ -52,9 +53,12 @@ Blocking gemm_blocking(const Conv2dDesc&, const TileSizes& t) {
           .depth = t[2],
           .invocations = t[0] / t[3] * (t[1] / t[4]),
           .shared_bytes = static_cast<std::uint32_t>(4 * 2 * t[2] * (t[0] + t[1])),
-          .splits = true};
+          .splits = true,
+          .text = t[3] * t[4] * (t[5] > 0 ? t[5] : 2 * t[2])};
 }
-std::string gemm_suffix(const TileSizes& t) { return sizes({t[0], t[1], t[2]}); }
+std::string gemm_suffix(const TileSizes& t) {
+  return sizes({t[0], t[1], t[2]}) + (t[5] > 0 ? ".rolled" + std::to_string(t[5]) : "");
+}
 
 bool dst_aligned(const Conv2dDesc& d) {
   if (d.layout == Layout::nhwc) return d.k % 4 == 0 && filters_per_group(d) % 4 == 0;
@@ -65,6 +69,7 @@ bool channels_aligned(const Conv2dDesc& d) { return d.c % 4 == 0 && channels_per
 void add_gemm_defines(Defines& defines, const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
   constexpr const char* names[] = {"BM", "BN", "BK", "TM", "TN"};
   for (std::size_t i = 0; i < std::size(names); ++i) defines.emplace_back(names[i], std::to_string(t[i]));
+  if (t[5] > 0) defines.emplace_back("ROLLED", std::to_string(t[5]));
   if (dst_aligned(d)) defines.emplace_back("DST_VEC4", "1");
   if (channels_per_group(d) % t[2] == 0) defines.emplace_back("WHOLE_STEPS", "1");
   if (info.vendor == Vendor::nvidia) defines.emplace_back("UNROLL", "1");
@@ -224,7 +229,8 @@ const std::vector<Variant>& variants() {
        {{{128, 128, 8, 8, 8}, 0.75}, {{64, 128, 8, 8, 8}, 0.74}, {{128, 64, 8, 8, 8}, 0.72}, {{64, 64, 8, 8, 8}, 0.60}}},
       {"pointwise_split", "pointwise_split.comp", pointwise_fits, gemm_blocking, gemm_suffix, pointwise_defines,
        {{{128, 64, 8, 8, 8}, 0.69}, {{64, 64, 8, 8, 4}, 0.60}, {{64, 64, 16, 8, 4}, 0.60}, {{64, 32, 32, 4, 4}, 0.45},
-        {{32, 64, 32, 4, 4}, 0.45}, {{32, 32, 32, 4, 4}, 0.35}}},
+        {{64, 64, 16, 4, 4, 8}, 0.45}, {{64, 32, 16, 4, 4, 8}, 0.40}, {{32, 64, 32, 4, 4, 8}, 0.44},
+        {{32, 32, 32, 4, 4, 8}, 0.35}}},
       {"flattened", "flattened.comp", flattened_fits, flattened_blocking, gemm_suffix, flattened_defines,
        {{{64, 128, 8, 8, 8}, 0.60}, {{64, 64, 8, 8, 8}, 0.48}, {{32, 64, 8, 4, 8}, 0.38}}},
       {"rdna3_dual_issue", "rdna3_dual_issue.comp", rdna3_fits, rdna3_blocking, rdna3_suffix, rdna3_defines,
@@ -236,7 +242,7 @@ const std::vector<Variant>& variants() {
        {{{128, 64, 8, 8, 8}, 0.68}, {{64, 128, 8, 8, 8}, 0.63}, {{64, 64, 8, 8, 4}, 0.58}, {{64, 64, 16, 8, 4}, 0.57},
         {{64, 32, 32, 4, 4}, 0.42}, {{32, 64, 32, 4, 4}, 0.42}}},
       {"depthwise", "depthwise.comp", depthwise_fits, depthwise_blocking, depthwise_suffix, depthwise_defines,
-       {{{3, 1}, 0.20}, {{4, 1}, 0.19}, {{7, 1}, 0.19}, {{2, 1}, 0.18}, {{7, 8}, 0.17}}},
+       {{{3, 1}, 0.20}, {{4, 1}, 0.19}, {{7, 1}, 0.19}, {{14, 1}, 0.18}, {{2, 1}, 0.18}, {{7, 8}, 0.17}}},
       {"few_channels", "few_channels.comp", few_channels_fits, few_blocking, few_suffix, few_defines,
        {{{16, 4}, 0.40}, {{32, 2}, 0.38}}},
       {"lds_64", "lds_64.comp", always, gemm_blocking, gemm_suffix, gather_defines,
@@ -262,7 +268,7 @@ std::int64_t depth(const Blocking& b, const Conv2dDesc& d) {
 // A processor runs as many groups at a time as their registers allow, at a rate that grows with the warps at hand; what
 // a group does before its first multiply-add and after its last is hidden by the others as far as there are any.
 double gemm_cycles(const Blocking& b, const Conv2dDesc& d, const GlInfo& info, std::int64_t tiles, int parts) {
-  constexpr double kStartCycles = 1500, kArriveCycles = 3000, kReadBytesACycle = 48;
+  constexpr double kStartCycles = 1500, kArriveCycles = 3000, kReadBytesACycle = 48, kTextCycles = 4;
   const double area = static_cast<double>(b.filters) * b.pixels, sums = area / b.invocations;
   const double registers = sums >= 64 ? 128 : sums >= 32 ? 80 : 64;
   const double resident = info.software ? 1 : std::clamp(std::floor(65536 / registers / b.invocations), 1.0, 32.0);
@@ -271,6 +277,7 @@ double gemm_cycles(const Blocking& b, const Conv2dDesc& d, const GlInfo& info, s
   const double rate = warps / (warps + 2);
   double cycles =
       load * (area * static_cast<double>(depth(b, d)) / parts / 128 / rate) + kStartCycles * std::ceil(load / resident);
+  if (info.vendor == Vendor::nvidia) cycles += kTextCycles * b.text;  // bench/NOTES.md, gl_floor
   if (parts > 1) cycles += kArriveCycles + parts * area * 4 / kReadBytesACycle;
   return cycles;
 }

@@ -5,14 +5,14 @@
 //                  [--layout=nchw|nhwc] [--best]
 //
 // A kernel's time is the GPU's own for 16 runs, one after another, over their number: device buffers, no host copies,
-// several hundred milliseconds of work, median of 5 series. The device is kept busy before each, since idle clocks
-// drop.
+// median of 5 series of 30 ms. A layer's plans are all made first and the device is then kept busy until the last
+// series, since idle clocks drop.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <limits>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "convrt/convrt.hpp"
@@ -25,12 +25,6 @@
 namespace {
 
 using namespace convrt;
-using Clock = std::chrono::steady_clock;
-
-double ms_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
-
 double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v[v.size() / 2];
@@ -62,37 +56,39 @@ std::vector<float> random_floats(std::size_t count, std::uint32_t seed) {
   return values;
 }
 
-// TFLOP/s of one kernel; throws where its numbers are wrong.
-double measure(const Device& device, const Conv2dDesc& desc, const std::string& kernel, const std::vector<float>& host,
-               const std::vector<float>& weights, double* compile_ms) {
-  Clock::time_point start = Clock::now();
-  const Conv2dPlan plan(device, desc, weights, {}, {.kernel = kernel, .tune = Tune::off});
-  *compile_ms = ms_since(start);
-  Buffer src = device.allocate(desc.src_size()), dst = device.allocate(desc.dst_size());
-  src.upload(host);
-  std::vector<float> result(desc.dst_size(), std::numeric_limits<float>::quiet_NaN());
-  dst.upload(result);
-  plan.enqueue(src, dst);
-  dst.download(result);
-  const core::VerifyResult check =
-      core::verify({.desc = desc, .kernel = kernel, .weights = weights, .bias = {}, .src = host}, result, 4096);
-  if (!check.ok()) core::fail(ErrorCode::internal, kernel, " on ", desc.str(), ": ", check.str());
+/// One kernel of a layer: its plan and, once checked, its time.
+class Contender {
+ public:
+  Contender(const Device& device, const Conv2dDesc& desc, const std::string& kernel, const std::vector<float>& weights)
+      : plan_(device, desc, weights, {}, {.kernel = kernel, .tune = Tune::off}) {}
 
-  core::Backend& backend = *core::Access::backend(device);
-  const auto series = [&](double at_least_ms) {  // milliseconds a run, by the GPU's timer
+  /// Throws where the numbers are wrong.
+  void check(Buffer& src, Buffer& dst, const std::vector<float>& host, const std::vector<float>& weights) const {
+    const Conv2dDesc& desc = plan_.desc();
+    std::vector<float> result(desc.dst_size(), std::numeric_limits<float>::quiet_NaN());
+    dst.upload(result);
+    plan_.enqueue(src, dst);
+    dst.download(result);
+    const core::VerifyResult check = core::verify(
+        {.desc = desc, .kernel = plan_.kernel(), .weights = weights, .bias = {}, .src = host}, result, 4096);
+    if (!check.ok()) core::fail(ErrorCode::internal, plan_.kernel(), " on ", desc.str(), ": ", check.str());
+  }
+
+  /// Milliseconds a run, by the GPU's timer.
+  double series(const Buffer& src, Buffer& dst, double at_least_ms) const {
+    core::Backend& backend = *core::Access::backend(plan_.device());
     int runs = 0;
     double ms = 0;
     while (ms < at_least_ms) {
-      ms += backend.device_ms(16, [&](int) { plan.enqueue(src, dst); });
+      ms += backend.device_ms(16, [&](int) { plan_.enqueue(src, dst); });
       runs += 16;
     }
     return ms / runs;
-  };
-  series(350);
-  std::vector<double> times;
-  for (int i = 0; i < 5; ++i) times.push_back(series(40));
-  return desc.flops() / median(times) * 1e-9;
-}
+  }
+
+ private:
+  Conv2dPlan plan_;
+};
 
 void run(const Options& o) {
   const Device device = find_device(o.device);
@@ -109,18 +105,32 @@ void run(const Options& o) {
     desc.layout = o.layout;
     const std::vector<float> src = random_floats(desc.src_size(), 1), weights = random_floats(desc.weights_size(), 2);
     std::printf("%s %s\n", layer.name.c_str(), desc.str().c_str());
+    std::vector<std::pair<std::string, Contender>> contenders;
     for (const std::string& kernel : device.kernels(desc)) {
       if (!any_part(o.kernel, [&](const std::string& prefix) { return kernel.starts_with(prefix); })) continue;
       try {
-        double compile_ms = 0;
-        const double tflops = measure(device, desc, kernel, src, weights, &compile_ms);
-        std::printf("  %-32s %7.2f TFLOP/s %5.1f %% of peak   plan %6.0f ms\n", kernel.c_str(), tflops,
-                    100 * tflops / peak.tflops, compile_ms);
+        contenders.emplace_back(kernel, Contender(device, desc, kernel, weights));
       } catch (const Error& error) {
-        std::printf("  %-32s %s\n", kernel.c_str(), error.what());
+        std::printf("  %-40s %s\n", kernel.c_str(), error.what());
+      }
+      if (o.best) break;
+    }
+    Buffer from = device.allocate(desc.src_size()), to = device.allocate(desc.dst_size());
+    from.upload(src);
+    if (!contenders.empty()) contenders.front().second.series(from, to, 350);
+    for (const auto& [kernel, contender] : contenders) {
+      try {
+        contender.check(from, to, src, weights);
+        contender.series(from, to, 60);
+        std::vector<double> times;
+        for (int i = 0; i < 5; ++i) times.push_back(contender.series(from, to, 30));
+        const double tflops = desc.flops() / median(times) * 1e-9;
+        std::printf("  %-40s %9.2f us %7.2f TFLOP/s %5.1f %% of peak\n", kernel.c_str(), 1e3 * median(times), tflops,
+                    100 * tflops / peak.tflops);
+      } catch (const Error& error) {
+        std::printf("  %-40s %s\n", kernel.c_str(), error.what());
       }
       std::fflush(stdout);
-      if (o.best) break;
     }
   }
 }

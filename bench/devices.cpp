@@ -1,13 +1,22 @@
 #include "devices.hpp"
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <exception>
+#include <functional>
 #include <future>
 #include <iomanip>
 #include <limits>
+#include <memory>
 #include <ostream>
+#include <semaphore>
+#include <utility>
 
 #include "contender.hpp"
 #include "convrt/multi_device.hpp"
+#include "core/access.hpp"
+#include "core/copy_pool.hpp"
 #include "core/fail.hpp"
 #include "core/verify.hpp"
 #include "progress.hpp"
@@ -18,6 +27,64 @@ namespace convrt::bench {
 namespace {
 
 constexpr int kWarmUp = 8;  // runs until shares have settled
+constexpr double kQueue_ms = 40;
+
+/// Brings pieces of a tensor to one device and its result back as an executor does, without a convolution between them.
+class Copies {
+ public:
+  Copies(const Device& device, Conv2dDesc desc, std::span<const float> weights, int images) : images_(images) {
+    // Pieces as MultiDevicePlan cuts them.
+    const auto image = static_cast<double>(desc.src_size() + desc.dst_size()) * 4 / desc.n;
+    piece_ = std::min(images, static_cast<int>(std::ceil(std::clamp(image * desc.n / 16, 4e6, 32e6) / image)));
+    image_src_ = desc.src_size() / static_cast<std::size_t>(desc.n);
+    image_dst_ = desc.dst_size() / static_cast<std::size_t>(desc.n);
+    desc.n = piece_;
+    const Conv2dPlan plan(device, desc, weights);
+    stream_ = core::Access::backend(device)->open_stream({core::Access::prepared(plan)},
+                                                         {.copies_only = true, .depth = kDepth});
+    for (int i = 0; i < kDepth && stream_; ++i) memory_.push_back(stream_->allocate());
+  }
+
+  void run(std::span<const float> src, std::span<float> dst) {
+    if (!stream_) return;  // a device that works on host memory
+    const auto pieces = static_cast<std::size_t>((images_ + piece_ - 1) / piece_);
+    std::counting_semaphore<kDepth> free(kDepth);
+    std::vector<std::promise<std::function<core::StreamTimes()>>> under_way(pieces);
+    const auto first = [&](std::size_t i) { return std::min<std::size_t>(i * piece_, images_ - piece_); };
+    auto finish = std::async(std::launch::async, [&] {
+      std::exception_ptr error;
+      for (std::size_t i = 0; i < pieces; ++i) {
+        try {
+          under_way[i].get_future().get()();
+          pool_.copy(memory_[i % kDepth].dst, dst.data() + first(i) * image_dst_);
+        } catch (...) {
+          if (!error) error = std::current_exception();
+        }
+        free.release();
+      }
+      if (error) std::rethrow_exception(error);
+    });
+    for (std::size_t i = 0; i < pieces; ++i) {
+      free.acquire();
+      try {
+        pool_.copy(src.subspan(first(i) * image_src_, piece_ * image_src_), memory_[i % kDepth].src.data());
+        under_way[i].set_value(stream_->submit(memory_[i % kDepth]));
+      } catch (...) {
+        under_way[i].set_exception(std::current_exception());
+      }
+    }
+    finish.get();
+  }
+
+ private:
+  static constexpr int kDepth = 4;
+  const int images_;
+  int piece_ = 1;
+  std::size_t image_src_ = 0, image_dst_ = 0;
+  std::shared_ptr<core::Stream> stream_;
+  std::vector<core::StreamMemory> memory_;
+  core::CopyPool pool_;
+};
 
 struct Times {
   double resident_ms = 0;  ///< tensors on the devices
@@ -58,7 +125,7 @@ class Layer {
     return times;
   }
 
-  /// `copies_ms`: upload of src and download of dst by all devices at once, nothing else.
+  /// `copies_ms`: all that devices copy, at once and without their convolutions.
   Times together(const std::vector<Device>& devices, std::vector<Share>& shares, std::vector<int>& images,
                  double& copies_ms) {
     MultiDevicePlan plan(devices, desc, weights, {}, plan_options);
@@ -75,14 +142,7 @@ class Layer {
         series_ms_, 0, [&] { plan.run(src, dst); }, [] {});
     check(plan_options.kernel, "all devices from host memory");
     shares = plan.shares();
-    copies_ms = time_each(
-        series_ms_, 0,
-        [&] {
-          const auto other = std::async(std::launch::async, [&] { to.download(dst); });
-          from.upload(src);
-          other.wait();
-        },
-        [] {});
+    copies_ms = time_copies(devices, images);
     return times;
   }
 
@@ -93,18 +153,43 @@ class Layer {
   std::string wrong;  ///< empty, or the first wrong result
 
  private:
-  // Milliseconds a convolution: queues short enough to wait for, long enough to hide that.
+  // Milliseconds a convolution, in queues long enough to hide the wait for their end.
   template <class Enqueue, class Wait>
   double resident(const Enqueue& enqueue, const Wait& wait) const {
-    constexpr int kQueue = 8;
+    const auto queue = [&](int runs) {
+      for (int i = 0; i < runs; ++i) enqueue();
+      wait();
+    };
+    queue(8);
+    const auto start = std::chrono::steady_clock::now();
+    queue(8);
+    const int runs = std::clamp(static_cast<int>(8 * kQueue_ms / ms_since(start)), 8, 512);
     return time_each(
-               series_ms_, 0,
-               [&] {
-                 for (int i = 0; i < kQueue; ++i) enqueue();
-                 wait();
-               },
-               [] {}) /
-           kQueue;
+               series_ms_, 0, [&] { queue(runs); }, [] {}) /
+           runs;
+  }
+
+  double time_copies(const std::vector<Device>& devices, const std::vector<int>& images) {
+    std::vector<std::unique_ptr<Copies>> all;
+    std::vector<std::pair<std::size_t, std::size_t>> from;  // first float of each in src and dst
+    std::size_t image = 0;
+    const auto n = static_cast<std::size_t>(desc.n);
+    for (std::size_t i = 0; i < devices.size(); image += static_cast<std::size_t>(images[i++])) {
+      if (images[i] == 0) continue;
+      all.push_back(std::make_unique<Copies>(devices[i], desc, weights, images[i]));
+      from.emplace_back(image * (desc.src_size() / n), image * (desc.dst_size() / n));
+    }
+    return time_each(
+        series_ms_, 0,
+        [&] {
+          std::vector<std::future<void>> each;
+          for (std::size_t i = 0; i < all.size(); ++i)
+            each.push_back(std::async(std::launch::async, [&, i] {
+              all[i]->run(src.subspan(from[i].first), std::span(dst).subspan(from[i].second));
+            }));
+          for (std::future<void>& one : each) one.get();
+        },
+        [] {});
   }
 
   // `kernel`: for its error bound; the wider one where it is not known.
@@ -170,7 +255,7 @@ bool bench_devices(std::ostream& out, const Options& options, const DevicesOptio
       const double bound_ms = std::max(copies_ms, all.resident_ms);
       host_share.push_back(bound_ms / all.host_ms);
       out << std::setprecision(2) << "  of the best alone: resident " << resident_gain.back() << ", from host memory "
-          << host_gain.back() << "; all copies alone " << std::setprecision(3) << copies_ms << " ms, "
+          << host_gain.back() << "; copies alone " << std::setprecision(3) << copies_ms << " ms, "
           << std::setprecision(0) << 100 * host_share.back() << " % of the bound by copies and kernels\n  shares:";
       for (std::size_t i = 0; i < shares.size(); ++i)
         out << ' ' << shares[i].device << ' ' << std::setprecision(1) << 100 * shares[i].fraction << " % (" << images[i]

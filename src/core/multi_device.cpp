@@ -55,6 +55,7 @@ struct Whole {
   Conv2dDesc desc;
   std::vector<float> weights, bias;
   PlanOptions options;
+  int devices = 1;
 };
 
 std::string str(const Part& part) {
@@ -78,7 +79,9 @@ class Lane {
   void calibrate() {
     PlanOptions options = whole_.options;
     if (!named(options.kernel)) options.kernel.clear();
-    base_.emplace(device_, whole_.desc, whole_.weights, whole_.bias, options);
+    Conv2dDesc share = whole_.desc;  // about what this device will get: that is what its kernel is chosen for
+    share.n = (whole_.desc.n + whole_.devices - 1) / whole_.devices;
+    base_.emplace(device_, share, whole_.weights, whole_.bias, options);
     const auto most = static_cast<int>(std::clamp<std::size_t>(kCalibration_bytes / image_bytes(), 1,
                                                                static_cast<std::size_t>(std::max(whole_.desc.n, 1))));
     const double settled_ms = Access::backend(device_)->host_memory() ? kSettled_ms : kGpuSettled_ms;
@@ -586,7 +589,11 @@ MultiDevicePlan::MultiDevicePlan(std::vector<Device> devices, const Conv2dDesc& 
                " floats in weights (KCRS) and ", desc.k, " or none in bias, found ", weights.size(), " and ",
                bias.size());
   state_ = std::make_unique<core::MultiDeviceState>(
-      devices, core::Whole{desc, {weights.begin(), weights.end()}, {bias.begin(), bias.end()}, options});
+      devices, core::Whole{desc,
+                           {weights.begin(), weights.end()},
+                           {bias.begin(), bias.end()},
+                           options,
+                           static_cast<int>(std::max<std::size_t>(devices.size(), 1))});
 }
 MultiDevicePlan::MultiDevicePlan(MultiDevicePlan&&) noexcept = default;
 MultiDevicePlan& MultiDevicePlan::operator=(MultiDevicePlan&&) noexcept = default;

@@ -12,6 +12,7 @@
 #include "convrt/convrt.hpp"
 #include "core/access.hpp"
 #include "core/cache_file.hpp"
+#include "core/tune_cache.hpp"
 #include "fake_backend.hpp"
 #include "gl/gl_backend.hpp"
 #include "problem.hpp"
@@ -406,6 +407,22 @@ TEST_F(GlStreamForm, IsMeasuredOnceAndRemembered) {
   forget();
   break_copies();  // measured again, most forms would fail
   EXPECT_EQ(chosen(), first);
+}
+
+TEST_F(GlStreamForm, CopiesByCopyEnginesWinUnlessAnotherFormIsClearlyFaster) {
+  convrt::core::TuneKey key =
+      convrt::core::tune_key(*backend_, convrt::Conv2dDesc::parse("n1c16h14w14k16r3s3ph1pw1"), 0);
+  key.problem = "stream " + key.problem;
+  for (const auto& [epochs_ms, winner] : {std::pair(0.95, "ordered"), std::pair(0.7, "epochs")}) {
+    for (const auto& form : convrt::gl::kStreamForms) {
+      convrt::TuneResult result;
+      result.kernel = form.name;
+      result.ms = result.kernel == "epochs" ? epochs_ms : 1;
+      convrt::core::user_tune_cache().store(key, result);
+    }
+    forget();
+    EXPECT_EQ(chosen(), winner);
+  }
 }
 
 TEST_F(GlStreamForm, IsNeverOneWithWrongResults) {

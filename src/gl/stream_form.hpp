@@ -26,6 +26,7 @@ struct StreamForm {
   Polling polling;
 };
 
+/// Most welcome first: copies by copy engines leave a GPU's processors to the convolutions.
 inline constexpr std::array<StreamForm, 6> kStreamForms = {{
     {"ordered", StreamOrder::ordered, Polling::inside},
     {"ordered.polled", StreamOrder::ordered, Polling::outside},
@@ -38,10 +39,10 @@ inline constexpr std::array<StreamForm, 6> kStreamForms = {{
 /// nullopt for a name of none.
 std::optional<StreamForm> stream_form(std::string_view name);
 
-/// The form with which a stream of small convolutions took least time an item on this device, among those whose results
-/// were right. `open` opens a stream of one convolution in a form. Takes about 100 ms beside compiling one kernel,
-/// once: the user's tune cache remembers what each form took, by device and driver. What fails is a log line; where
-/// every form does, epochs remain.
+/// The first of the forms with which a stream of small convolutions took about the least time an item on this device,
+/// among those whose results were right. `open` opens a stream of one convolution in a form. Takes about 100 ms beside
+/// compiling one kernel, once: the user's tune cache remembers what each form took, by device and driver. What fails is
+/// a log line; where every form does, epochs remain.
 StreamForm fastest_stream_form(
     core::Backend& backend,
     const std::function<std::unique_ptr<core::Stream>(std::shared_ptr<const core::PreparedConv> conv, StreamForm form)>&

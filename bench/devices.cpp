@@ -26,7 +26,7 @@
 namespace convrt::bench {
 namespace {
 
-constexpr int kWarmUp = 8;  // runs until shares have settled
+constexpr int kWarmUp = 12;  // runs until teams and shares have settled
 constexpr double kQueue_ms = 40;
 
 /// Brings pieces of a tensor to one device and its result back as an executor does, without a convolution between them.

@@ -262,6 +262,33 @@ TEST(MultiDevice, ACpuThatIsInTheWayIsLeftOut) {
   EXPECT_EQ(fraction(crowded, 0), 0);
 }
 
+// Each is as fast as the other, but the host serves one at a time, and slower when both ask.
+TEST(MultiDevice, WhereDevicesAreInEachOthersWayTheFastestWorksAlone) {
+  for (const bool crowded : {true, false}) {
+    const auto users = std::make_shared<std::atomic<int>>(0);
+    const auto device = [&](std::string id) {
+      return std::make_shared<FakeBackend>(
+          std::move(id),
+          std::vector<convrt::test::FakeKernel>{{.name = "fake.bus",
+                                                 .after_run =
+                                                     [users, crowded](std::span<float> dst) {
+                                                       const int images = static_cast<int>(dst.size() / (2 * 6 * 6));
+                                                       const bool others = ++*users > 1;
+                                                       std::this_thread::sleep_for(images * 200us);
+                                                       if (crowded && (others || *users > 1))
+                                                         std::this_thread::sleep_for(images * 400us);
+                                                       --*users;
+                                                     }}},
+          false);
+    };
+    const auto a = device("fake:0"), b = device("fake:1");
+    const Data data("n24c2h6w6k2r1s1");
+    MultiDevicePlan plan({a->device(), b->device()}, data.desc, data.weights, data.bias);
+    for (int i = 0; i < 8; ++i) EXPECT_EQ(first_difference(data.run(plan), data.expected), "");
+    EXPECT_EQ(std::max(fraction(plan, 0), fraction(plan, 1)) == 1, crowded);
+  }
+}
+
 TEST(MultiDevice, AFailedDeviceDropsOutAndOthersDoItsPart) {
   for (const char* problem :
        {"n12c3h7w8k4r3s3ph1pw1", "n1c3h9w8k24r3s3ph1pw1+acc", "n1c6h31w8k6r3s3ph1pw1g6+nhwc+acc"}) {

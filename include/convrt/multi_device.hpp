@@ -47,8 +47,9 @@ class CONVRT_API MultiBuffer {
 
 /// Splits N over the devices; where N is too small, K or output rows. The result equals the single-device result; a
 /// device that fails drops out and the others do its part, with a log line. Large batches from host memory go through
-/// an executor on each device that has memory of its own. The CPU gets a share beside other devices only where trial
-/// runs show that all gain by it. Thread-safe; runs are taken one at a time.
+/// an executor on each device that has memory of its own. What takes part is tried in the first ten runs from host
+/// memory and now and then later: the CPU stays beside other devices only where all gain by it, and where the host
+/// cannot copy for several devices at once the fastest works alone. Thread-safe; runs are taken one at a time.
 class CONVRT_API MultiDevicePlan {
  public:
   /// Arguments as for Conv2dPlan; at least one device, none twice. Measures each device for 0.2 s, a GPU for 0.7 s

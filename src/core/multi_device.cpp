@@ -16,11 +16,10 @@
 #include <utility>
 
 #include "core/access.hpp"
-#include "core/cache_file.hpp"
 #include "core/fail.hpp"
+#include "core/lane.hpp"
 #include "core/log.hpp"
 #include "core/overlap.hpp"
-#include "core/select.hpp"
 #include "core/split.hpp"
 #include "core/ticket.hpp"
 #include "core/trace.hpp"
@@ -36,230 +35,14 @@ constexpr double kRebalance = 1.08;          // new plans cost time: only for a 
 constexpr double kAlike = 0.5;               // devices of one name are taken for equal within this
 constexpr double kCoarse = 1.15;  // an axis is too small where rounding to whole elements costs more than this
 
-// The first runs have the CPU take part, the next do not; then the better way, and the other one in so many runs.
-constexpr std::pair<std::size_t, std::size_t> kTrials = {3, 7};
-constexpr std::size_t kTrialEvery = 256;
-constexpr double kGain = 0.95;  // of the time without the CPU
-// Long enough to tell what a device does, short enough to wait for; and the host memory that it may take.
-constexpr double kCalibration_ms = 2;
-constexpr double kBetter = 0.98, kGlance_ms = 5, kSettled_ms = 60, kGpuSettled_ms = 300, kMost_ms = 2000;
-constexpr int kQueue = 4;
-constexpr std::size_t kCalibration_bytes = std::size_t{256} << 20;
-// An executor's submissions: enough of them to overlap, each large enough for the bus to reach its speed.
-constexpr int kDepth = 4;
-constexpr std::size_t kChunks = 16;
-constexpr std::pair<std::size_t, std::size_t> kChunk_bytes = {std::size_t{4} << 20, std::size_t{32} << 20};
-
-/// What all parts are cut from. Weights stay at hand: a part of other filters or rows needs a plan of its own.
-struct Whole {
-  Conv2dDesc desc;
-  std::vector<float> weights, bias;
-  PlanOptions options;
-  int devices = 1;
-};
+// Each team is tried in as many of the first runs, the last once more; then the best, and another in so many runs.
+constexpr std::size_t kTrialRuns = 3, kTrialEvery = 256;
+constexpr double kGain = 0.95;  // of the time of the usual team
 
 std::string str(const Part& part) {
   const char* const what = part.axis == Axis::n ? "images " : part.axis == Axis::k ? "filters " : "rows ";
   return what + std::to_string(part.begin) + " to " + std::to_string(part.end - 1);
 }
-
-/// One device with what it needs to compute parts. Used by its own thread, and between runs by the coordinator.
-class Lane {
- public:
-  Lane(Device device, const Whole& whole) : device_(std::move(device)), whole_(whole) {}
-
-  const std::string& id() const { return device_.info().id; }
-  bool is_cpu() const { return Access::backend(device_)->family() == "cpu"; }
-
-  /// Whether a kernel of this name would be this device's.
-  bool named(const std::string& kernel) const { return names(Access::backend(device_)->family(), kernel); }
-
-  /// Makes the plan that parts derive from and measures its rates: with one image, and with more where that is too
-  /// short to tell a device's speed from what it takes to start.
-  void calibrate() {
-    PlanOptions options = whole_.options;
-    if (!named(options.kernel)) options.kernel.clear();
-    Conv2dDesc share = whole_.desc;  // about what this device will get: that is what its kernel is chosen for
-    share.n = (whole_.desc.n + whole_.devices - 1) / whole_.devices;
-    base_.emplace(device_, share, whole_.weights, whole_.bias, options);
-    const auto most = static_cast<int>(std::clamp<std::size_t>(kCalibration_bytes / image_bytes(), 1,
-                                                               static_cast<std::size_t>(std::max(whole_.desc.n, 1))));
-    const double settled_ms = Access::backend(device_)->host_memory() ? kSettled_ms : kGpuSettled_ms;
-    for (int images = 1;;) {
-      const Conv2dPlan plan = base_->reshaped(images, whole_.desc.h, whole_.desc.w);
-      src_.assign(plan.desc().src_size(), 0);
-      dst_.assign(plan.desc().dst_size(), 0);
-      Buffer src = device_.allocate(src_.size()), dst = device_.allocate(dst_.size());
-      src.upload(src_);
-      dst.upload(dst_);
-      const auto resident = [&](int runs) {
-        for (int i = 0; i < runs; ++i) plan.enqueue(src, dst);
-        device_.synchronize();
-      };
-      const double ms = best_ms(images == 1 ? settled_ms : kGlance_ms, [&] { resident(1); });
-      if (images == most || ms >= kCalibration_ms) {
-        resident_gflops = kQueue * rate(plan.desc(), best_ms(settled_ms, [&] { resident(kQueue); }));
-        gflops = rate(plan.desc(), best_ms(kSettled_ms, [&] {
-                        if (streamed(images))
-                          stream(images, src_, dst_);
-                        else
-                          plan.run(src_, dst_);
-                      }));
-        log(LogLevel::info, id(), ": ", plan.desc().str(), " at ", number_text(std::round(resident_gflops)),
-            " GFLOP/s on its own memory, ", number_text(std::round(gflops)), " from the host's");
-        break;
-      }
-      images = static_cast<int>(
-          std::min(std::max(2.0, kCalibration_ms / std::max(ms, 1e-6)) * images, static_cast<double>(most)));
-    }
-    src_ = {};
-    dst_ = {};
-  }
-
-  /// Computes `part` of src into its place in dst. dst is touched only if that succeeds, or may be overwritten later.
-  RunStats compute(const Part& part, std::span<const float> src, std::span<float> dst) {
-    const bool streams = part.axis == Axis::n && streamed(part.size());
-    const Conv2dPlan* const plan = streams ? nullptr : &plan_for(part);
-    const auto start = Clock::now();
-    const Box from = src_box(whole_.desc, part), to = dst_box(whole_.desc, part);
-    const std::span<const float> in =
-        from.blocks == 1 ? src.subspan(from.offset, from.length) : gather(src, from, src_);
-    // Where the kernel adds to dst, a failure half-way must leave it as it was for whoever takes over.
-    const bool staged = to.blocks != 1 || whole_.desc.accumulate;
-    const std::span<float> out = staged ? gather(dst, to, dst_) : dst.subspan(to.offset, to.length);
-    RunStats stats = streams ? stream(part.size(), in, out) : plan->run(in, out);
-    if (staged)
-      for (std::size_t i = 0; i < to.blocks; ++i)
-        std::copy_n(out.begin() + static_cast<std::ptrdiff_t>(i * to.length), to.length,
-                    dst.begin() + static_cast<std::ptrdiff_t>(to.offset + i * to.stride));
-    stats.total_ms = milliseconds(Clock::now() - start);
-    return stats;
-  }
-
-  /// The plan for so many images that lie on the device. Thread-safe.
-  const Conv2dPlan& resident(int images) {
-    if (!base_) fail(ErrorCode::device_lost, "device ", id(), " has dropped out of ", whole_.desc.str());
-    const std::scoped_lock lock(resident_mutex_);
-    const auto found = resident_.find(images);
-    if (found != resident_.end()) return found->second;
-    return resident_.emplace(images, base_->reshaped(images, whole_.desc.h, whole_.desc.w)).first->second;
-  }
-  const Device& device() const { return device_; }
-
-  double gflops = 0;           ///< measured, copies included; 0 before the first success
-  double resident_gflops = 0;  ///< the same without copies
-  bool alive = true;
-  double fraction = 0;  ///< of the latest run
-  Worker worker;
-
- private:
-  static std::span<float> gather(std::span<const float> whole, const Box& box, std::vector<float>& into) {
-    into.resize(box.size());
-    for (std::size_t i = 0; i < box.blocks; ++i)
-      std::copy_n(whole.begin() + static_cast<std::ptrdiff_t>(box.offset + i * box.stride), box.length,
-                  into.begin() + static_cast<std::ptrdiff_t>(i * box.length));
-    return into;
-  }
-
-  // Of runs until none was better for a while: an idle GPU's clocks take some to rise, and CPU threads to wake.
-  template <class Run>
-  static double best_ms(double settled_ms, const Run& run) {
-    double ms = std::numeric_limits<double>::infinity();
-    const auto begin = Clock::now();
-    auto better = begin;
-    do {
-      const auto start = Clock::now();
-      run();
-      const auto end = Clock::now();
-      if (milliseconds(end - start) < kBetter * ms) better = end;
-      ms = std::min(ms, milliseconds(end - start));
-    } while (milliseconds(Clock::now() - better) < settled_ms && milliseconds(Clock::now() - begin) < kMost_ms);
-    return ms;
-  }
-
-  static double rate(const Conv2dDesc& desc, double ms) { return desc.flops() / std::max(ms, 1e-6) * 1e-6; }
-
-  // Of an image and its result; not 0 where there are none.
-  std::size_t image_bytes() const {
-    const Conv2dDesc& d = whole_.desc;
-    const std::size_t bytes = (d.src_size() + d.dst_size()) * sizeof(float);
-    return std::max<std::size_t>(bytes / static_cast<std::size_t>(std::max(d.n, 1)), 1);
-  }
-
-  // Images of one submission. It depends on the whole problem alone: an executor serves every share.
-  int chunk() const {
-    const std::size_t bytes = std::clamp(image_bytes() * static_cast<std::size_t>(whole_.desc.n) / kChunks,
-                                         kChunk_bytes.first, kChunk_bytes.second);
-    return static_cast<int>((bytes + image_bytes() - 1) / image_bytes());
-  }
-
-  // Whether so many images from host memory go through an executor, which copies some while it computes others.
-  bool streamed(int images) const {
-    return !Access::backend(device_)->host_memory() && !whole_.desc.accumulate && images > chunk();
-  }
-
-  // The last submission ends with the last image and computes some of the one before once more.
-  RunStats stream(int images, std::span<const float> src, std::span<float> dst) {
-    if (!executor_) executor_.emplace(base_->reshaped(chunk(), whole_.desc.h, whole_.desc.w), kDepth);
-    const auto count = static_cast<std::size_t>(images), size = static_cast<std::size_t>(chunk());
-    const std::size_t image_src = src.size() / count, image_dst = dst.size() / count;
-    std::vector<Ticket> tickets;
-    std::exception_ptr error;
-    try {
-      for (std::size_t at = 0; at < count; at += size) {
-        const std::size_t begin = std::min(at, count - size);
-        tickets.push_back(executor_->submit(src.subspan(begin * image_src, size * image_src),
-                                            dst.subspan(begin * image_dst, size * image_dst)));
-      }
-    } catch (...) {
-      error = std::current_exception();
-    }
-    RunStats stats;
-    for (const Ticket& ticket : tickets) {
-      try {
-        stats.device_ms += ticket.wait().device_ms;
-      } catch (...) {
-        if (!error) error = std::current_exception();  // the others still use the caller's memory
-      }
-    }
-    if (error) std::rethrow_exception(error);
-    return stats;
-  }
-
-  const Conv2dPlan& plan_for(Part part) {
-    if (part.axis == Axis::n) part = {Axis::n, 0, part.size()};
-    if (const auto found = plans_.find(part); found != plans_.end()) return found->second;
-    if (plans_.size() >= 8) plans_.clear();  // shares have wandered
-    return plans_.emplace(part, make_plan(part)).first->second;
-  }
-
-  Conv2dPlan make_plan(const Part& part) const {
-    const Conv2dDesc& whole = whole_.desc;
-    const Conv2dDesc desc = part_desc(whole, part);
-    if (part.axis == Axis::n) return base_->reshaped(desc.n, desc.h, desc.w);
-    std::span<const float> weights = whole_.weights, bias = whole_.bias;
-    if (part.axis == Axis::k) {
-      const std::size_t filter = whole_.weights.size() / static_cast<std::size_t>(whole.k);
-      weights = weights.subspan(filter * static_cast<std::size_t>(part.begin), desc.weights_size());
-      if (!bias.empty()) bias = bias.subspan(static_cast<std::size_t>(part.begin), static_cast<std::size_t>(desc.k));
-    }
-    // The kernel that the whole problem got, where it can do the part; tuning for a passing share would not pay.
-    PlanOptions options = whole_.options;
-    options.tune = options.tune == Tune::off ? Tune::off : Tune::cached;
-    const std::vector<std::string> able = device_.kernels(desc);
-    options.kernel = std::find(able.begin(), able.end(), base_->kernel()) != able.end() ? base_->kernel() : "";
-    return {device_, desc, weights, bias, options};
-  }
-
-  const Device device_;
-  const Whole& whole_;
-  std::optional<Conv2dPlan> base_;
-  std::map<Part, Conv2dPlan> plans_;
-  std::mutex resident_mutex_;
-  std::map<int, Conv2dPlan> resident_;
-  std::optional<Executor> executor_;  ///< of chunk() images
-  std::vector<float> src_, dst_;
-};
 
 }  // namespace
 
@@ -290,7 +73,12 @@ class MultiDeviceState {
   void execute(TicketState& ticket, std::span<const float> src, std::span<float> dst) noexcept;
   RunStats run(std::span<const float> src, std::span<float> dst);
   std::vector<double> rates(double Lane::*gflops = &Lane::gflops, double worthwhile = kWorthwhileGain) const;
-  bool cpu_takes_part();
+
+  /// Who takes part in a run. Devices share the host's cores and memory for their copies, which no device's own rate
+  /// tells, so whether a CPU gains anything beside others, and several others beside the fastest, is tried.
+  enum Team : std::size_t { with_cpu, usual, alone, teams };  // usual: all but a CPU beside others
+  Team next_team();
+  std::vector<double> rates_of(Team team) const;
   std::vector<Part> deal(const std::vector<double>& rates);
   template <class Work>
   static void on_every_lane(std::span<Job> jobs, const Work& work);
@@ -302,8 +90,7 @@ class MultiDeviceState {
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::vector<Part> parts_;  ///< of the latest run, one per lane
   std::size_t runs_ = 0;
-  std::array<double, 2> run_ms_ =
-      {};  ///< without and with the CPU, what the best runs took and slowly what later ones do; 0: not tried
+  std::array<double, teams> run_ms_ = {};  ///< what each team's best run took and slowly what later ones do; 0: none
   std::optional<Error> last_error_;
   mutable std::mutex mutex_;  ///< guards stopping_, and what others than the coordinator read of the lanes
   bool stopping_ = false;
@@ -366,9 +153,9 @@ RunStats MultiDeviceState::run(std::span<const float> src, std::span<float> dst)
   if (std::none_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->alive; }))
     fail(last_error_->code(), "every device of ", whole_.desc.str(),
          " has dropped out, the last with: ", last_error_->what());
-  const bool with_cpu = cpu_takes_part();
+  const Team team = next_team();
   const auto begin = Clock::now();
-  parts_ = deal(rates(&Lane::gflops, with_cpu ? kWorthwhileGain : std::numeric_limits<double>::infinity()));
+  parts_ = deal(rates_of(team));
   std::vector<Job> open;
   for (std::size_t i = 0; i < lanes_.size(); ++i)
     if (parts_[i].size() > 0) open.push_back({lanes_[i].get(), parts_[i]});
@@ -403,7 +190,7 @@ RunStats MultiDeviceState::run(std::span<const float> src, std::span<float> dst)
         if (pieces[i].size() > 0) open.push_back({lanes_[i].get(), pieces[i]});
     }
   }
-  double& ms = run_ms_[with_cpu ? 1 : 0];
+  double& ms = run_ms_[team];
   const double now_ms = milliseconds(Clock::now() - begin);
   ms = ms == 0 || now_ms < ms ? now_ms : 0.9 * ms + 0.1 * now_ms;
   const std::scoped_lock lock(mutex_);
@@ -411,19 +198,34 @@ RunStats MultiDeviceState::run(std::span<const float> src, std::span<float> dst)
   return total;
 }
 
-// A CPU beside other devices also does their copies, which its own rate does not tell: whether it gains anything is
-// tried, and tried again now and then.
-bool MultiDeviceState::cpu_takes_part() {
-  const auto of_kind = [&](bool cpu) {
-    return std::any_of(lanes_.begin(), lanes_.end(),
-                       [&](const auto& lane) { return lane->alive && lane->is_cpu() == cpu; });
+MultiDeviceState::Team MultiDeviceState::next_team() {
+  const auto count = [&](const auto& wanted) {
+    return std::count_if(lanes_.begin(), lanes_.end(), [&](const auto& lane) { return lane->alive && wanted(*lane); });
   };
-  if (!of_kind(true) || !of_kind(false)) return true;
+  const auto others = count([](const Lane& lane) { return !lane.is_cpu(); });
+  std::vector<Team> possible;
+  if (others > 0 && count([](const Lane& lane) { return lane.is_cpu(); }) > 0) possible.push_back(with_cpu);
+  possible.push_back(usual);
+  if (count([](const Lane& lane) { return lane.copies(); }) > 1) possible.push_back(alone);
+  if (possible.size() == 1) return usual;
   const std::size_t run = runs_++;
-  if (run < kTrials.first) return true;
-  if (run < kTrials.second) return false;
-  const bool gains = run_ms_[1] < kGain * run_ms_[0];
-  return run % kTrialEvery == 0 ? !gains : gains;
+  if (run <= kTrialRuns * possible.size()) return possible[std::min(run / kTrialRuns, possible.size() - 1)];
+  if (run % kTrialEvery == 0) return possible[run / kTrialEvery % possible.size()];
+  Team best = usual;
+  for (const Team team : possible)
+    if (run_ms_[team] > 0 && run_ms_[team] < kGain * run_ms_[usual] && run_ms_[team] < run_ms_[best]) best = team;
+  return best;
+}
+
+std::vector<double> MultiDeviceState::rates_of(Team team) const {
+  if (team == with_cpu) return rates();
+  std::vector<double> rates = this->rates(&Lane::gflops, std::numeric_limits<double>::infinity());
+  if (team == alone) {
+    const auto fastest = std::max_element(rates.begin(), rates.end());
+    std::fill(rates.begin(), fastest, 0);
+    std::fill(fastest + 1, rates.end(), 0);
+  }
+  return rates;
 }
 
 // Measured rates; 0 for what is gone, and for a CPU that would add too little.

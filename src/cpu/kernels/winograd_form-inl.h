@@ -80,15 +80,12 @@ class Winograd {
   }
 
   // The same from planes, whose vectors hold columns: row[r] is row r of the first of `channels` planes, null in the
-  // padding. Transformed lines are turned into staging four columns at a time; source lines are touched once, since
-  // planes that lie a multiple of 4 KiB apart share few sets of the L1 cache.
+  // padding; lines[point][channel][column]. Source lines are touched once, since planes that lie a multiple of 4 KiB
+  // apart share few sets of the L1 cache.
   static HWY_INLINE void transform_plane_columns(const WinogradShape& s, const float* (&row)[kPoints], int channels,
                                                  std::ptrdiff_t first, int columns, std::ptrdiff_t ahead,
-                                                 float* staging) {
+                                                 float* lines) {
     const F32 d;
-    HWY_ALIGN float lines[kPoints * kLanes * kLine];  // [point][channel][column]
-    std::ptrdiff_t offset[kLanes];
-    for (int i = 0; i < kLanes; ++i) offset[i] = std::min(i, channels - 1) * kLine;  // v may hold anything beyond
     const std::ptrdiff_t plane = std::ptrdiff_t{s.h} * s.w;
     HWY_ALIGN static constexpr float kZeros[kLanes] = {};
     for (int x = 0; x < columns; x += kLanes) {
@@ -100,12 +97,13 @@ class Winograd {
         step[r] = row[r] == nullptr ? 0 : plane;
       }
       const auto transform = [&](auto&& load) HWY_ATTR {
-        for (int i = 0; i < channels; ++i) {
+        for (int i = 0; i < kLanes; ++i) {
+          const int channel = std::min(i, channels - 1);  // v may hold anything beyond
           Vf in[kPoints], out[kPoints];
           HWY_UNROLL(6)
           for (int r = 0; r < kPoints; ++r) {
-            in[r] = load(r, from[r] + i * step[r]);
-            __builtin_prefetch(from[r] + i * step[r] + ahead, 0, 2);
+            in[r] = load(r, from[r] + channel * step[r]);
+            __builtin_prefetch(from[r] + channel * step[r] + ahead, 0, 2);
           }
           T::input(in, out);
           HWY_UNROLL(6)
@@ -123,15 +121,39 @@ class Winograd {
                       HWY_ATTR { return row[r] == nullptr ? hn::Zero(d) : load_inside(d, at - w, w, s.w); });
 #endif
     }
-    for (int x = 0; x < columns; x += 4)
-      for (int r = 0; r < kPoints; ++r) {
-        Vf in[4], out[4];
+  }
+
+  // Horizontal half of `count` tiles from such lines, turned four columns at a time: a patch meets two fours, of which
+  // the second is the next tile's first.
+  static HWY_INLINE void transform_lines(const float* lines, int count, float* to, std::ptrdiff_t row,
+                                         std::ptrdiff_t point) {
+    const F32 d;
+    constexpr int kTogether = 4 / m;  // tiles of four columns
+    const auto turned = [&](const float* line, Vf(&y)[4]) HWY_ATTR {
+      Vf x[4];
+      HWY_UNROLL(4)
+      for (int j = 0; j < 4; ++j) x[j] = load_blocks(d, line + j * kLine, 4 * kLine);
+      turn(x, y);
+    };
+    for (int r = 0; r < kPoints; ++r, lines += kLanes * kLine, to += kPoints * point) {
+      Vf here[4], next[4];
+      turned(lines, here);
+      for (int t = 0; t < count; t += kTogether) {
+        turned(lines + t * m + 4, next);
+        HWY_UNROLL(2)
+        for (int g = 0; g < kTogether; ++g) {
+          if (t + g >= count) break;
+          Vf in[kPoints], out[kPoints];
+          HWY_UNROLL(6)
+          for (int j = 0; j < kPoints; ++j) in[j] = g * m + j < 4 ? here[g * m + j] : next[g * m + j - 4];
+          T::input(in, out);
+          HWY_UNROLL(6)
+          for (int j = 0; j < kPoints; ++j) hn::Store(out[j], d, to + j * point + (t + g) * row);
+        }
         HWY_UNROLL(4)
-        for (int j = 0; j < 4; ++j) in[j] = load_blocks(d, lines + r * kLanes * kLine + x, offset + j);
-        turn(in, out);
-        HWY_UNROLL(4)
-        for (int j = 0; j < 4; ++j) hn::Store(out[j], d, staging + ((x + j) * kPoints + r) * kLanes);
+        for (int j = 0; j < 4; ++j) here[j] = next[j];
       }
+    }
   }
 
   static HWY_INLINE void transform_rows(const float* staging, float* to, std::ptrdiff_t point) {
@@ -171,7 +193,7 @@ class Winograd {
     }
   }
 
-  // Vertical half of a segment, channels from c on.
+  // Vertical half of a segment, channels from c on, into staging.
   static HWY_INLINE void transform_segment_columns(const WinogradTask& task, const Segment& at, int c,
                                                    const Segment& next, int next_c) {
     const WinogradShape& s = task.shape;
@@ -203,8 +225,12 @@ class Winograd {
     const std::ptrdiff_t point = v_stride(s.c, task.tiles);
     walk(task, s.c, [&](const Segment& at, int i, int c, const Segment& next, int next_c) {
       transform_segment_columns(task, at, c, next, next_c);
-      for (int t = 0; t < at.count; ++t)
-        transform_rows(task.staging + t * m * kPoints * kLanes, task.v + (i + t) * v_row(s.c) + c, point);
+      float* to = task.v + i * v_row(s.c) + c;
+      if constexpr (kPlanes)
+        transform_lines(task.staging, at.count, to, v_row(s.c), point);
+      else
+        for (int t = 0; t < at.count; ++t)
+          transform_rows(task.staging + t * m * kPoints * kLanes, to + t * v_row(s.c), point);
     });
   }
 
@@ -240,88 +266,93 @@ class Winograd {
     }
   }
 
-  // Vertical half of a tile and kLanes filters: half[row][point][lane].
-  static HWY_INLINE void transform_output_columns(const float* from, float* half) {
+  // m of one tile and kLanes filters, transformed back: calls store(row, columns) for every second row from kOdd on.
+  // Half a tile meets in registers, a whole one would not fit.
+  template <int kOdd>
+  static HWY_INLINE void transform_output(const float* from, auto&& store) {
     const F32 d;
+    Vf half[m / 2][kPoints];
     HWY_UNROLL(6)
     for (int j = 0; j < kPoints; ++j) {
-      Vf in[kPoints], out[m];
+      Vf in[kPoints], out[m / 2];
       HWY_UNROLL(6)
       for (int i = 0; i < kPoints; ++i) in[i] = hn::Load(d, from + (i * kPoints + j) * kLanes);
-      T::output(in, out);
-      HWY_UNROLL(4)
-      for (int i = 0; i < m; ++i) hn::Store(out[i], d, half + (i * kPoints + j) * kLanes);
+      T::template output_half<kOdd>(in, out);
+      HWY_UNROLL(2)
+      for (int i = 0; i < m / 2; ++i) half[i][j] = out[i];
+    }
+    HWY_UNROLL(2)
+    for (int i = 0; i < m / 2; ++i) {
+      Vf even[m / 2], odd[m / 2], y[m];
+      T::template output_half<0>(half[i], even);
+      T::template output_half<1>(half[i], odd);
+      HWY_UNROLL(2)
+      for (int j = 0; j < m / 2; ++j) y[2 * j] = even[j], y[2 * j + 1] = odd[j];
+      store(2 * i + kOdd, y);
     }
   }
 
-  // Row i of the other half, y[column][lane].
-  static HWY_INLINE void transform_output_row(const float* half, int i, Vf (&y)[m]) {
-    const F32 d;
-    Vf in[kPoints];
-    HWY_UNROLL(6)
-    for (int j = 0; j < kPoints; ++j) in[j] = hn::Load(d, half + (i * kPoints + j) * kLanes);
-    T::output(in, y);
-  }
-
-  // m of one tile and kLanes filters, of which `filters` exist; `dst` is the tile's first pixel.
+  // Into pixels, of which `rows` x `columns` exist from `dst` on, with `filters` filters.
   static HWY_INLINE void finish_pixels(const WinogradShape& s, const float* from, const float* bias,
                                        std::ptrdiff_t filters, int rows, int columns, float* dst) {
     const F32 d;
-    HWY_ALIGN float half[m * kPoints * kLanes];
-    transform_output_columns(from, half);
     const Vf offset = load_first(d, bias, filters);
-    for (int i = 0; i < rows; ++i) {
-      Vf out[m];
-      transform_output_row(half, i, out);
+    const auto store = [&](int i, const Vf(&y)[m]) HWY_ATTR {
+      if (i >= rows) return;
       HWY_UNROLL(4)
       for (int j = 0; j < m; ++j) {
         if (j >= columns) continue;
         float* to = dst + (std::ptrdiff_t{i} * s.q + j) * s.dst_channels;
         __builtin_prefetch(to + 2 * m * s.dst_channels, 1, 2);
-        finish(d, hn::Add(out[j], offset), s.accumulate, s.activation, to, filters);
+        finish(d, hn::Add(y[j], offset), s.accumulate, s.activation, to, filters);
       }
-    }
+    };
+    transform_output<0>(from, store);
+    transform_output<1>(from, store);
   }
 
-  // m of `count` neighbouring tiles and kLanes filters into staging[filter][row of the tiles][column]: planes are then
-  // written a whole row of tiles at a time. Planes often lie a multiple of 4 KiB apart, where pieces of single tiles
-  // would fight for the same sets of the L1 cache.
-  static HWY_INLINE void stage_planes(const float* from, const float* bias, std::ptrdiff_t filters, int count,
+  // Of `count` neighbouring tiles into staging[row of the tiles][column][filter].
+  static HWY_INLINE void stage_pixels(const float* from, const float* bias, std::ptrdiff_t filters, int count,
                                       float* staging) {
     const F32 d;
-    constexpr int kTogether = 4 / m;  // tiles that make four columns
-    HWY_ALIGN float half[kTogether * m * kPoints * kLanes];
     const Vf offset = load_first(d, bias, filters);
-    for (int t = 0; t < count; t += kTogether) {
-      for (int g = 0; g < kTogether; ++g)
-        transform_output_columns(from + std::min(t + g, count - 1) * kFilterVectors * kProducts,
-                                 half + g * m * kPoints * kLanes);
-      for (int i = 0; i < m; ++i) {
-        Vf y[4], units[4];
-        HWY_UNROLL(2)
-        for (int g = 0; g < kTogether; ++g) {
-          Vf out[m];
-          transform_output_row(half + g * m * kPoints * kLanes, i, out);
-          HWY_UNROLL(4)
-          for (int j = 0; j < m; ++j) y[g * m + j] = hn::Add(out[j], offset);
-        }
-        turn(y, units);
+    for (int t = 0; t < count; ++t, from += kFilterVectors * kProducts, staging += m * kLanes) {
+      const auto store = [&](int i, const Vf(&y)[m]) HWY_ATTR {
         HWY_UNROLL(4)
-        for (int j = 0; j < 4; ++j) store_blocks(d, units[j], staging + (j * m + i) * kLine + t * m, 4 * m * kLine);
-      }
+        for (int j = 0; j < m; ++j) hn::Store(hn::Add(y[j], offset), d, staging + (i * kLine + j) * kLanes);
+      };
+      transform_output<0>(from, store);
+      transform_output<1>(from, store);
     }
   }
 
-  // A staged row of `columns` floats.
-  static HWY_INLINE void finish_row(const WinogradShape& s, const float* from, int columns, float* to) {
+  // Row i of what was staged, turned into `columns` floats of each plane; `ahead` are those that will be written next.
+  // A whole row of tiles at a time: planes often lie a multiple of 4 KiB apart, where pieces of single tiles would
+  // fight for the same sets of the L1 cache.
+  static HWY_INLINE void finish_planes(const WinogradShape& s, const float* staging, std::ptrdiff_t filters,
+                                       int columns, std::ptrdiff_t ahead, float* dst) {
     const F32 d;
+    const std::ptrdiff_t plane = std::ptrdiff_t{s.p} * s.q;
     // Where nothing is added to dst, the last vector may overlap the one before: no mask, and vectors stay whole.
     const bool overlap = columns >= kLanes && !s.accumulate;
-    for (int x = 0; x < columns; x += kLanes) {
-      const int at = overlap ? std::min(x, columns - kLanes) : x;
-      finish(d, hn::LoadU(d, from + at), s.accumulate, s.activation, to + at, columns - at);
-    }
-    if (is_long(s.activation)) activate_row(s.activation, to, static_cast<std::size_t>(columns));
+    for (int f = 0; f < std::min<std::ptrdiff_t>(kLanes, filters); f += 4)
+      for (int x = 0; x < columns; x += kLanes) {
+        const int at = overlap ? std::min(x, columns - kLanes) : x;
+        Vf in[4], out[4];
+        HWY_UNROLL(4)
+        for (int j = 0; j < 4; ++j) in[j] = load_blocks(d, staging + (at + j) * kLanes + f, 4 * kLanes);
+        turn(in, out);
+        HWY_UNROLL(4)
+        for (int j = 0; j < 4; ++j) {
+          if (f + j >= filters) break;
+          float* to = dst + (f + j) * plane + at;
+          __builtin_prefetch(to + ahead, 1, 2);
+          finish(d, out[j], s.accumulate, s.activation, to, columns - at);
+        }
+      }
+    if (!is_long(s.activation)) return;
+    for (std::ptrdiff_t f = 0; f < std::min<std::ptrdiff_t>(kLanes, filters); ++f)
+      activate_row(s.activation, dst + f * plane, static_cast<std::size_t>(columns));
   }
 
   // m of one panel, transformed back, into dst. Not inlined: the products' loops need the registers for themselves.
@@ -334,15 +365,11 @@ class Winograd {
       float* dst = task.dst + (at.n * s.dst_channels + k_begin + k) * plane + std::ptrdiff_t{p} * s.q + q;
       const std::ptrdiff_t ahead =
           offset(next, next_k, s.dst_channels, s.p, s.q) - offset(at, k, s.dst_channels, s.p, s.q);
-      stage_planes(task.m + (t * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k, at.count,
+      stage_pixels(task.m + (t * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k, at.count,
                    task.staging);
       const int columns = std::min(at.count * m, s.q - q);
-      for (int f = 0; f < std::min(kLanes, filters - k); ++f, dst += plane)
-        for (int i = 0; i < rows; ++i) {
-          float* to = dst + std::ptrdiff_t{i} * s.q;
-          for (int x = 0; x < columns; x += kLineFloats) __builtin_prefetch(to + ahead + x, 1, 2);
-          finish_row(s, task.staging + (f * m + i) * kLine, columns, to);
-        }
+      for (int i = 0; i < rows; ++i)
+        finish_planes(s, task.staging + i * kLine * kLanes, filters - k, columns, ahead, dst + std::ptrdiff_t{i} * s.q);
     };
     if constexpr (kPlanes) return walk(task, filters, planes);
     for (int t = 0; t < task.tiles; ++t) {

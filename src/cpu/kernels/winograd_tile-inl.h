@@ -49,26 +49,14 @@ HWY_INLINE void turn(const Vf (&x)[4], Vf (&y)[4]) {
   y[3] = upper_pairs(upper01, upper23);
 }
 
-/// Block b of four floats from from + offset[4 * b].
+/// Block b of four floats from from + b * step.
 template <class D>
-HWY_INLINE hn::Vec<D> load_blocks(D d, const float* from, const std::ptrdiff_t* offset) {
+HWY_INLINE hn::Vec<D> load_blocks(D d, const float* from, std::ptrdiff_t step) {
   if constexpr (hn::MaxLanes(D()) == 4) {
-    return hn::LoadU(d, from + *offset);
+    return hn::LoadU(d, from);
   } else {
     const hn::Half<D> half;
-    return hn::Combine(d, load_blocks(half, from, offset + hn::MaxLanes(half)), load_blocks(half, from, offset));
-  }
-}
-
-/// Block b of four floats to to + b * step.
-template <class D>
-HWY_INLINE void store_blocks(D d, hn::Vec<D> v, float* to, std::ptrdiff_t step) {
-  if constexpr (hn::MaxLanes(D()) == 4) {
-    hn::StoreU(v, d, to);
-  } else {
-    const hn::Half<D> half;
-    store_blocks(half, hn::LowerHalf(half, v), to, step);
-    store_blocks(half, hn::UpperHalf(half, v), to + hn::MaxLanes(half) / 4 * static_cast<std::size_t>(step), step);
+    return hn::Combine(d, load_blocks(half, from + hn::MaxLanes(half) / 4 * step, step), load_blocks(half, from, step));
   }
 }
 
@@ -87,10 +75,10 @@ struct Tile<2> {
     y[3] = hn::Sub(x[3], x[1]);
   }
 
-  /// A^T x
-  static HWY_INLINE void output(const Vf (&x)[4], Vf (&y)[2]) {
-    y[0] = hn::Add(hn::Add(x[0], x[1]), x[2]);
-    y[1] = hn::Add(hn::Sub(x[1], x[2]), x[3]);
+  /// Row 0 or 1 of A^T x.
+  template <int kOdd>
+  static HWY_INLINE void output_half(const Vf (&x)[4], Vf (&y)[1]) {
+    y[0] = kOdd ? hn::Add(hn::Sub(x[1], x[2]), x[3]) : hn::Add(hn::Add(x[0], x[1]), x[2]);
   }
 };
 
@@ -113,16 +101,21 @@ struct Tile<4> {
     y[5] = hn::Add(hn::NegMulAdd(sum, x[3], x[5]), x[1]);
   }
 
-  static HWY_INLINE void output(const Vf (&x)[6], Vf (&y)[4]) {
+  /// Rows 0 and 2, or 1 and 3, of A^T x.
+  template <int kOdd>
+  static HWY_INLINE void output_half(const Vf (&x)[6], Vf (&y)[2]) {
     const F32 d;
-    const Vf small = hn::Set(d, kSmall), large = hn::Set(d, kLarge);
     const Vf two = hn::Set(d, 2.0F), half = hn::Set(d, 0.5F);
-    const Vf even1 = hn::Add(x[1], x[2]), odd1 = hn::Mul(small, hn::Sub(x[1], x[2]));
-    const Vf even2 = hn::Add(x[3], x[4]), odd2 = hn::Mul(large, hn::Sub(x[3], x[4]));
-    y[0] = hn::Add(x[0], hn::Add(even1, even2));
-    y[1] = hn::Add(odd1, odd2);
-    y[2] = hn::MulAdd(two, even2, hn::Mul(half, even1));
-    y[3] = hn::Add(hn::MulAdd(two, odd2, hn::Mul(half, odd1)), x[5]);
+    if constexpr (kOdd) {
+      const Vf odd1 = hn::Mul(hn::Set(d, kSmall), hn::Sub(x[1], x[2]));
+      const Vf odd2 = hn::Mul(hn::Set(d, kLarge), hn::Sub(x[3], x[4]));
+      y[0] = hn::Add(odd1, odd2);
+      y[1] = hn::Add(hn::MulAdd(two, odd2, hn::Mul(half, odd1)), x[5]);
+    } else {
+      const Vf even1 = hn::Add(x[1], x[2]), even2 = hn::Add(x[3], x[4]);
+      y[0] = hn::Add(x[0], hn::Add(even1, even2));
+      y[1] = hn::MulAdd(two, even2, hn::Mul(half, even1));
+    }
   }
 };
 

@@ -70,6 +70,8 @@ Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tile
   const std::int64_t steps = ceil_div(tiles, form.tile_step);
   const std::int64_t least_blocks = ceil_div(steps, kWinogradTiles / form.tile_step);
   const int panels = static_cast<int>(ceil_div(s.k, form.panel));
+  // Of an average tile: those at the edges that stick out lack as many as they lack rows and columns.
+  const double points = static_cast<double>(s.p + 2 * s.tiles_h) / s.tiles_h * (s.q + 2 * s.tiles_w) / s.tiles_w;
   Cut best;
   for (int splits = 1; splits <= std::min(panels, threads); ++splits)
     for (const bool even : {false, true}) {
@@ -82,7 +84,7 @@ Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tile
       const auto busy_tiles = static_cast<double>(
           std::min(ceil_div(steps * pieces, cut.blocks) * form.tile_step, padded * pieces_per_block));
       const double filters = std::min<double>(s.k, static_cast<double>(ceil_div(panels, splits)) * form.panel);
-      cut.multiply_adds = busy_tiles * core::winograd_points(m) * (s.c * filters + 15 * (s.c + filters));
+      cut.multiply_adds = busy_tiles * points * (s.c * filters + 15 * (s.c + filters));
       cut.weights_read = static_cast<double>(pieces) * core::winograd_points(m) * s.c * filters;
       cut.cost = cut.multiply_adds + kWeight * cut.weights_read;
       if (best.cost == 0 || cut.cost < best.cost) best = cut;

@@ -1,8 +1,8 @@
 /// \file
-/// Winograd with channels and filters in the lanes: v[points][tile][c], m[tile][vector of filters][points][filter], the
-/// points of a tile side by side, since they are read together. Pixels in memory (nhwc) are transformed as they stand;
-/// planes (nchw) are turned by 4x4 transposes on the way in and out. Tiles in the lanes would need no turning, but 49
-/// tiles of a 28x28 plane would take 64 lanes.
+/// Winograd with channels and filters in the lanes: v[points][slot][c], m[slot][vector of filters][points][filter], a
+/// slot for each tile, the points of a tile side by side, since they are read together. Pixels in memory (nhwc) are
+/// transformed as they stand; planes (nchw) are turned by 4x4 transposes on the way in and out. Tiles in the lanes
+/// would need no turning, but 49 tiles of a 28x28 plane would take 64 lanes.
 
 #if defined(CONVRT_WINOGRAD_FORM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef CONVRT_WINOGRAD_FORM_INL_H_
@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/rows-inl.h"
@@ -50,6 +51,39 @@ class Winograd {
             tile_w, std::min({kSegmentTiles, task.tiles - index, s.tiles_w - tile_w})};
   }
 
+  // Outputs of a tile that exist.
+  static int rows_of(const WinogradShape& s, int tile_h) { return std::min(m, s.p - tile_h * m); }
+  static int columns_of(const WinogradShape& s, int tile_w) { return std::min(m, s.q - tile_w * m); }
+
+  // Where the tiles of a task stand in v and m. A tile of fewer than m rows or columns lacks points, so that tiles are
+  // sorted: those of few columns alone, whole ones, of few rows alone, of both. What has a point is then one range.
+  struct Order {
+    int slot[kWinogradTiles];
+    int few_columns = 0, whole = 0, few_rows = 0, all = 0;  // ends of the first three kinds, and of all
+
+    explicit Order(const WinogradTask& task) {
+      const WinogradShape& s = task.shape;
+      int kind[kWinogradTiles], next[4] = {};
+      for (int t = 0; t < task.tiles;) {
+        const Segment at = segment(task, t);
+        const bool rows = rows_of(s, at.tile_h) < m;
+        for (int i = 0; i < at.count; ++i, ++t) {
+          const bool columns = columns_of(s, at.tile_w + i) < m;
+          kind[t] = rows ? (columns ? 3 : 2) : (columns ? 0 : 1);
+          for (int later = kind[t] + 1; later < 4; ++later) ++next[later];
+        }
+      }
+      few_columns = next[1], whole = next[2], few_rows = next[3], all = task.tiles;
+      for (int t = 0; t < task.tiles; ++t) slot[t] = next[kind[t]]++;
+    }
+
+    // Slots of the tiles that have point (i, j).
+    std::pair<int, int> with_point(const WinogradShape& s, int i, int j) const {
+      const bool rows = i >= rows_of(s, s.tiles_h - 1) + 2, columns = j >= columns_of(s, s.tiles_w - 1) + 2;
+      return {columns ? few_columns : 0, rows ? whole : columns ? few_rows : all};
+    }
+  };
+
   // Of a segment's first pixel in planes of h x w.
   static std::ptrdiff_t offset(const Segment& at, int c, int channels, int h, int w) {
     return ((at.n * channels + c) * h + std::ptrdiff_t{at.tile_h} * m) * w + std::ptrdiff_t{at.tile_w} * m;
@@ -58,7 +92,7 @@ class Winograd {
   // Vertical half for `columns` columns from `first` on: staging[column][point][lane].
   static HWY_INLINE void transform_columns(const WinogradShape& s, const float* (&row)[kPoints],
                                            const std::ptrdiff_t (&step)[kPoints], std::int64_t first, int columns,
-                                           std::ptrdiff_t channels, std::ptrdiff_t ahead, float* staging) {
+                                           int outputs, std::ptrdiff_t channels, std::ptrdiff_t ahead, float* staging) {
     const F32 d;
     for (int x = 0; x < columns; ++x) {
       float* to = staging + x * kPoints * kLanes;
@@ -73,6 +107,7 @@ class Winograd {
         in[r] = load_first(d, row[r] + w * step[r], channels);
         __builtin_prefetch(row[r] + w * step[r] + ahead, 0, 2);
       }
+      if (outputs < m) T::shorten(outputs, in);
       T::input(in, out);
       HWY_UNROLL(6)
       for (int r = 0; r < kPoints; ++r) hn::Store(out[r], d, to + r * kLanes);
@@ -82,9 +117,10 @@ class Winograd {
   // The same from planes, whose vectors hold columns: row[r] is row r of the first of `channels` planes, null in the
   // padding; lines[point][channel][column]. Source lines are touched once, since planes that lie a multiple of 4 KiB
   // apart share few sets of the L1 cache.
-  static HWY_INLINE void transform_plane_columns(const WinogradShape& s, const float* (&row)[kPoints], int channels,
-                                                 std::ptrdiff_t first, int columns, std::ptrdiff_t ahead,
-                                                 float* lines) {
+  template <bool kWhole>
+  static HWY_NOINLINE void transform_plane_columns(const WinogradShape& s, const float* (&row)[kPoints], int channels,
+                                                   std::ptrdiff_t first, int columns, int outputs, std::ptrdiff_t ahead,
+                                                   float* lines) {
     const F32 d;
     const std::ptrdiff_t plane = std::ptrdiff_t{s.h} * s.w;
     HWY_ALIGN static constexpr float kZeros[kLanes] = {};
@@ -105,6 +141,7 @@ class Winograd {
             in[r] = load(r, from[r] + channel * step[r]);
             __builtin_prefetch(from[r] + channel * step[r] + ahead, 0, 2);
           }
+          if constexpr (!kWhole) T::shorten(outputs, in);
           T::input(in, out);
           HWY_UNROLL(6)
           for (int r = 0; r < kPoints; ++r) hn::Store(out[r], d, lines + (r * kLanes + i) * kLine + x);
@@ -125,10 +162,11 @@ class Winograd {
 
   // Horizontal half of `count` tiles from such lines, turned four columns at a time: a patch meets two fours, of which
   // the second is the next tile's first.
-  static HWY_INLINE void transform_lines(const float* lines, int count, float* to, std::ptrdiff_t row,
-                                         std::ptrdiff_t point) {
+  static HWY_INLINE void transform_lines(const float* lines, const int* slot, int count, int outputs, float* to,
+                                         std::ptrdiff_t row, std::ptrdiff_t point) {
     const F32 d;
-    constexpr int kTogether = 4 / m;  // tiles of four columns
+    constexpr int kTogether = 4 / m;                  // tiles of four columns
+    const int few = outputs < m ? count - 1 : count;  // the tile of few columns, if there is one
     const auto turned = [&](const float* line, Vf(&y)[4]) HWY_ATTR {
       Vf x[4];
       HWY_UNROLL(4)
@@ -146,9 +184,10 @@ class Winograd {
           Vf in[kPoints], out[kPoints];
           HWY_UNROLL(6)
           for (int j = 0; j < kPoints; ++j) in[j] = g * m + j < 4 ? here[g * m + j] : next[g * m + j - 4];
+          if (t + g == few) T::shorten(outputs, in);
           T::input(in, out);
           HWY_UNROLL(6)
-          for (int j = 0; j < kPoints; ++j) hn::Store(out[j], d, to + j * point + (t + g) * row);
+          for (int j = 0; j < kPoints; ++j) hn::Store(out[j], d, to + j * point + slot[t + g] * row);
         }
         HWY_UNROLL(4)
         for (int j = 0; j < 4; ++j) here[j] = next[j];
@@ -156,12 +195,13 @@ class Winograd {
     }
   }
 
-  static HWY_INLINE void transform_rows(const float* staging, float* to, std::ptrdiff_t point) {
+  static HWY_INLINE void transform_rows(const float* staging, int outputs, float* to, std::ptrdiff_t point) {
     const F32 d;
     for (int r = 0; r < kPoints; ++r) {
       Vf in[kPoints], out[kPoints];
       HWY_UNROLL(6)
       for (int j = 0; j < kPoints; ++j) in[j] = hn::Load(d, staging + (j * kPoints + r) * kLanes);
+      if (outputs < m) T::shorten(outputs, in);
       T::input(in, out);
       HWY_UNROLL(6)
       for (int j = 0; j < kPoints; ++j) hn::Store(out[j], d, to + (r * kPoints + j) * point);
@@ -198,15 +238,15 @@ class Winograd {
                                                    const Segment& next, int next_c) {
     const WinogradShape& s = task.shape;
     const std::int64_t first = std::int64_t{at.tile_w} * m - s.pad_left, top = std::int64_t{at.tile_h} * m - s.pad_top;
-    const int columns = at.count * m + 2;
+    const int columns = at.count * m + 2, rows = rows_of(s, at.tile_h);
     const auto inside = [&](int r) { return top + r >= 0 && top + r < s.h; };
     const float* row[kPoints];
     if constexpr (kPlanes) {
       const float* plane = task.src + (at.n * s.src_channels + c) * s.h * s.w;
       for (int r = 0; r < kPoints; ++r) row[r] = inside(r) ? plane + (top + r) * s.w : nullptr;
-      transform_plane_columns(s, row, std::min(kLanes, s.c - c), static_cast<std::ptrdiff_t>(first), columns,
-                              offset(next, next_c, s.src_channels, s.h, s.w) - offset(at, c, s.src_channels, s.h, s.w),
-                              task.staging);
+      const auto transform = rows == m ? transform_plane_columns<true> : transform_plane_columns<false>;
+      transform(s, row, std::min(kLanes, s.c - c), static_cast<std::ptrdiff_t>(first), columns, rows,
+                offset(next, next_c, s.src_channels, s.h, s.w) - offset(at, c, s.src_channels, s.h, s.w), task.staging);
     } else {
       HWY_ALIGN static constexpr float kZeros[kLanes] = {};
       std::ptrdiff_t step[kPoints];
@@ -216,31 +256,47 @@ class Winograd {
       }
       const std::ptrdiff_t ahead =
           (offset(next, 0, 1, s.h, s.w) - offset(at, 0, 1, s.h, s.w)) * s.src_channels + next_c - c;
-      transform_columns(s, row, step, first, columns, s.c - c, ahead, task.staging);
+      transform_columns(s, row, step, first, columns, rows, s.c - c, ahead, task.staging);
     }
   }
 
   static void transform_input(const WinogradTask& task) {
     const WinogradShape& s = task.shape;
-    const std::ptrdiff_t point = v_stride(s.c, task.tiles);
+    const std::ptrdiff_t point = v_stride(s.c, task.tiles), row = v_row(s.c);
+    const Order order(task);
     walk(task, s.c, [&](const Segment& at, int i, int c, const Segment& next, int next_c) {
       transform_segment_columns(task, at, c, next, next_c);
-      float* to = task.v + i * v_row(s.c) + c;
+      const int* slot = order.slot + i;
       if constexpr (kPlanes)
-        transform_lines(task.staging, at.count, to, v_row(s.c), point);
+        transform_lines(task.staging, slot, at.count, columns_of(s, at.tile_w + at.count - 1), task.v + c, row, point);
       else
         for (int t = 0; t < at.count; ++t)
-          transform_rows(task.staging + t * m * kPoints * kLanes, to + t * v_row(s.c), point);
+          transform_rows(task.staging + t * m * kPoints * kLanes, columns_of(s, at.tile_w + t),
+                         task.v + slot[t] * row + c, point);
     });
   }
 
+  // Clears the products of points that tiles at the edges lack: the way back reads all.
+  static HWY_NOINLINE void clear_missing(const WinogradTask& task, const Order& order) {
+    const auto clear = [&](int first, int last, int point) {
+      for (std::ptrdiff_t i = std::ptrdiff_t{first} * kFilterVectors; i < last * kFilterVectors; ++i)
+        std::fill_n(task.m + i * kProducts + point * kLanes, kLanes, 0.0F);
+    };
+    for (int point = 0; point < kPoints * kPoints; ++point) {
+      const auto [first, last] = order.with_point(task.shape, point / kPoints, point % kPoints);
+      clear(0, first, point);
+      clear(last, task.tiles, point);
+    }
+  }
+
   // v times one weight panel, `vectors` wide, into m.
-  static void multiply_panel(const WinogradTask& task, int panel, int vectors) {
+  static void multiply_panel(const WinogradTask& task, const Order& order, int panel, int vectors) {
     const WinogradShape& s = task.shape;
     const std::ptrdiff_t panel_stride = std::ptrdiff_t{vectors} * kLanes, row = v_row(s.c);
-    const int groups = (task.tiles + kTileRows - 1) / kTileRows;  // of nearly equal size
-    const int slices = (kSlices + groups - 1) / groups;           // fetched by each row group
     for (int point = 0; point < kPoints * kPoints; ++point) {
+      const auto [first, last] = order.with_point(s, point / kPoints, point % kPoints);
+      const int tiles = last - first, groups = (tiles + kTileRows - 1) / kTileRows;  // of nearly equal size
+      const int slices = (kSlices + groups - 1) / std::max(1, groups);               // fetched by each row group
       const float* weights = task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel} * kPanel);
       const float* v = task.v + point * v_stride(s.c, task.tiles);
       float* out = task.m + point * kLanes;
@@ -251,7 +307,7 @@ class Winograd {
         const float* next = c + depth < s.c ? b + depth * panel_stride : weights + s.c * padded(s.k);
         for (int group = 0; group < groups; ++group) {
           const std::ptrdiff_t slice = depth * kLineFloats;
-          const int t = task.tiles * group / groups, rows = task.tiles * (group + 1) / groups - t;
+          const int t = first + tiles * group / groups, rows = first + tiles * (group + 1) / groups - t;
           const Rows a = {v + t * row + c, row, next + group * slices * slice, slice,
                           group * slices < kSlices ? slices : 0};
           float* to = out + t * kFilterVectors * kProducts;
@@ -312,17 +368,18 @@ class Winograd {
   }
 
   // Of `count` neighbouring tiles into staging[row of the tiles][column][filter].
-  static HWY_INLINE void stage_pixels(const float* from, const float* bias, std::ptrdiff_t filters, int count,
-                                      float* staging) {
+  static HWY_INLINE void stage_pixels(const float* from, const int* slot, int count, const float* bias,
+                                      std::ptrdiff_t filters, float* staging) {
     const F32 d;
     const Vf offset = load_first(d, bias, filters);
-    for (int t = 0; t < count; ++t, from += kFilterVectors * kProducts, staging += m * kLanes) {
+    for (int t = 0; t < count; ++t, staging += m * kLanes) {
+      const float* products = from + slot[t] * kFilterVectors * kProducts;
       const auto store = [&](int i, const Vf(&y)[m]) HWY_ATTR {
         HWY_UNROLL(4)
         for (int j = 0; j < m; ++j) hn::Store(hn::Add(y[j], offset), d, staging + (i * kLine + j) * kLanes);
       };
-      transform_output<0>(from, store);
-      transform_output<1>(from, store);
+      transform_output<0>(products, store);
+      transform_output<1>(products, store);
     }
   }
 
@@ -356,17 +413,16 @@ class Winograd {
   }
 
   // m of one panel, transformed back, into dst. Not inlined: the products' loops need the registers for themselves.
-  static HWY_NOINLINE void finish_panel(const WinogradTask& task, int k_begin, int filters) {
+  static HWY_NOINLINE void finish_panel(const WinogradTask& task, const Order& order, int k_begin, int filters) {
     const WinogradShape& s = task.shape;
     const float* bias = task.bias + k_begin;
     const auto planes = [&](const Segment& at, int t, int k, const Segment& next, int next_k) {
-      const int p = at.tile_h * m, q = at.tile_w * m, rows = std::min(m, s.p - p);
+      const int p = at.tile_h * m, q = at.tile_w * m, rows = rows_of(s, at.tile_h);
       const std::ptrdiff_t plane = std::ptrdiff_t{s.p} * s.q;
       float* dst = task.dst + (at.n * s.dst_channels + k_begin + k) * plane + std::ptrdiff_t{p} * s.q + q;
       const std::ptrdiff_t ahead =
           offset(next, next_k, s.dst_channels, s.p, s.q) - offset(at, k, s.dst_channels, s.p, s.q);
-      stage_pixels(task.m + (t * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k, at.count,
-                   task.staging);
+      stage_pixels(task.m + k / kLanes * kProducts, order.slot + t, at.count, bias + k, filters - k, task.staging);
       const int columns = std::min(at.count * m, s.q - q);
       for (int i = 0; i < rows; ++i)
         finish_planes(s, task.staging + i * kLine * kLanes, filters - k, columns, ahead, dst + std::ptrdiff_t{i} * s.q);
@@ -375,11 +431,11 @@ class Winograd {
     for (int t = 0; t < task.tiles; ++t) {
       const Segment at = segment(task, t);
       const int p = at.tile_h * m, q = at.tile_w * m;
-      const int rows = std::min(m, s.p - p), columns = std::min(m, s.q - q);
+      const int rows = rows_of(s, at.tile_h), columns = columns_of(s, at.tile_w);
       float* dst = task.dst + ((at.n * s.p + p) * s.q + q) * s.dst_channels + k_begin;
       for (int k = 0; k < filters; k += kLanes)
-        finish_pixels(s, task.m + (t * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k, rows, columns,
-                      dst + k);
+        finish_pixels(s, task.m + (order.slot[t] * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k,
+                      rows, columns, dst + k);
       if (!is_long(s.activation)) continue;
       for (int i = 0; i < rows; ++i)
         for (int j = 0; j < columns; ++j)
@@ -389,10 +445,12 @@ class Winograd {
   }
 
   static void multiply(const WinogradTask& task) {
+    const Order order(task);
+    clear_missing(task, order);
     for (int panel = task.panel_begin; panel < task.panel_end; ++panel) {
       const int k_begin = panel * kPanel, filters = std::min(kPanel, task.shape.k - k_begin);
-      multiply_panel(task, panel, static_cast<int>(padded(filters) / kLanes));
-      finish_panel(task, k_begin, filters);
+      multiply_panel(task, order, panel, static_cast<int>(padded(filters) / kLanes));
+      finish_panel(task, order, k_begin, filters);
     }
   }
 

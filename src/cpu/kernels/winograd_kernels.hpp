@@ -38,7 +38,7 @@ struct WinogradTask {
   const float* bias;           ///< [k]
   const float* src;
   float* dst;
-  float* v;        ///< transformed patches: [points][tile][c]
+  float* v;        ///< transformed patches: [points][slot of a tile][c]
   float* m;        ///< products, the points of a tile side by side
   float* staging;  ///< columns between the two halves of a transform, rows on their way to planes
 };

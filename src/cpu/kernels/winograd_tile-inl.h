@@ -60,12 +60,17 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const float* from, std::ptrdiff_t step) {
   }
 }
 
+/// shorten: a tile of r < m outputs needs only the first r + 2 points. Its outputs depend on r + 2 inputs; the others
+/// can be chosen so that the remaining points vanish.
 template <int m>
 struct Tile;
 
 template <>
 struct Tile<2> {
   static constexpr int kPoints = 4;  // a
+
+  /// Here only infinity is left out, whose own input meets no other point.
+  static HWY_INLINE void shorten(int, Vf (&)[4]) {}
 
   /// B^T x
   static HWY_INLINE void input(const Vf (&x)[4], Vf (&y)[4]) {
@@ -86,6 +91,13 @@ template <>
 struct Tile<4> {
   static constexpr int kPoints = 6;
   static constexpr float kSmall = 0.707106781F, kLarge = 1.41421356F;  // the points
+
+  static HWY_INLINE void shorten(int outputs, Vf (&x)[6]) {
+    const F32 d;
+    const Vf half = hn::Set(d, 0.5F);
+    if (outputs == 1) x[3] = hn::Mul(half, x[1]);
+    if (outputs <= 2) x[4] = hn::MulAdd(hn::Set(d, kLarge), hn::NegMulAdd(half, x[1], x[3]), hn::Mul(half, x[2]));
+  }
 
   static HWY_INLINE void input(const Vf (&x)[6], Vf (&y)[6]) {
     const F32 d;

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 
 #include "core/winograd.hpp"
 #include "cpu/algorithm.hpp"
@@ -54,7 +55,8 @@ std::int64_t tile_count(const WinogradShape& s, int n) { return std::int64_t{n} 
 // How the work is cut: groups x blocks of tiles x ranges of weight panels, every piece on its own. Where a cut falls
 // changes no sum, so results do not depend on the number of threads.
 struct Cut {
-  std::int64_t steps = 0;    // tiles in units of WinogradForm::tile_step
+  std::int64_t step = 1;     // tiles
+  std::int64_t steps = 0;    // of all tiles
   std::int64_t blocks = 1;   // of nearly equal numbers of steps
   int splits = 1;            // of the panels; each transforms the block's patches again
   double multiply_adds = 0;  // of the busiest thread; transforms count as 15 per point and channel (measured)
@@ -67,28 +69,30 @@ struct Cut {
 constexpr double kCachedWeight = 2, kWeight = 8;
 
 Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles, int m, int groups, int threads) {
-  const std::int64_t steps = ceil_div(tiles, form.tile_step);
-  const std::int64_t least_blocks = ceil_div(steps, kWinogradTiles / form.tile_step);
   const int panels = static_cast<int>(ceil_div(s.k, form.panel));
   // Of an average tile: those at the edges that stick out lack as many as they lack rows and columns.
   const double points = static_cast<double>(s.p + 2 * s.tiles_h) / s.tiles_h * (s.q + 2 * s.tiles_w) / s.tiles_w;
+  // Blocks of whole segments share most columns; finer ones are for teams that whole segments would leave unequal.
+  const std::int64_t segment = s.tiles_w <= form.segment_tiles ? s.tiles_w : std::gcd(s.tiles_w, form.segment_tiles);
   Cut best;
-  for (int splits = 1; splits <= std::min(panels, threads); ++splits)
-    for (const bool even : {false, true}) {
-      Cut cut = {.steps = steps, .blocks = least_blocks, .splits = splits};
-      const std::int64_t pieces_per_block = std::int64_t{splits} * groups;
-      if (even) cut.blocks = ceil_div(least_blocks * pieces_per_block, threads) * threads / pieces_per_block;
-      if (cut.blocks < least_blocks || cut.blocks > steps) continue;
-      const std::int64_t pieces = ceil_div(cut.blocks * pieces_per_block, threads);  // of the busiest thread
-      const std::int64_t padded = ceil_div(tiles, form.tile_lanes) * form.tile_lanes;
-      const auto busy_tiles = static_cast<double>(
-          std::min(ceil_div(steps * pieces, cut.blocks) * form.tile_step, padded * pieces_per_block));
-      const double filters = std::min<double>(s.k, static_cast<double>(ceil_div(panels, splits)) * form.panel);
-      cut.multiply_adds = busy_tiles * points * (s.c * filters + 15 * (s.c + filters));
-      cut.weights_read = static_cast<double>(pieces) * core::winograd_points(m) * s.c * filters;
-      cut.cost = cut.multiply_adds + kWeight * cut.weights_read;
-      if (best.cost == 0 || cut.cost < best.cost) best = cut;
-    }
+  for (const std::int64_t step : {segment, std::int64_t{1}})
+    for (int splits = 1; splits <= std::min(panels, threads); ++splits)
+      for (const bool even : {false, true}) {
+        Cut cut = {.step = step, .steps = ceil_div(tiles, step), .splits = splits};
+        const std::int64_t least_blocks = ceil_div(cut.steps, kWinogradTiles / step);
+        const std::int64_t pieces_per_block = std::int64_t{splits} * groups;
+        cut.blocks =
+            even ? ceil_div(least_blocks * pieces_per_block, threads) * threads / pieces_per_block : least_blocks;
+        if (cut.blocks < least_blocks || cut.blocks > cut.steps) continue;
+        const std::int64_t pieces = ceil_div(cut.blocks * pieces_per_block, threads);  // of the busiest thread
+        const auto busy_tiles =
+            static_cast<double>(std::min(ceil_div(cut.steps * pieces, cut.blocks) * step, tiles * pieces_per_block));
+        const double filters = std::min<double>(s.k, static_cast<double>(ceil_div(panels, splits)) * form.panel);
+        cut.multiply_adds = busy_tiles * points * (s.c * filters + 15 * (s.c + filters));
+        cut.weights_read = static_cast<double>(pieces) * core::winograd_points(m) * s.c * filters;
+        cut.cost = cut.multiply_adds + kWeight * cut.weights_read;
+        if (best.cost == 0 || cut.cost < best.cost) best = cut;
+      }
   return best;
 }
 
@@ -160,8 +164,7 @@ struct Scratch {
   std::size_t v, m, staging;
   Scratch(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles) {
     const auto lines = [](std::size_t floats) { return (floats + 15) / 16 * 16; };
-    const int most =
-        static_cast<int>(std::min<std::int64_t>(kWinogradTiles, ceil_div(tiles, form.tile_step) * form.tile_step));
+    const auto most = static_cast<int>(std::min<std::int64_t>(kWinogradTiles, tiles));
     v = lines(form.v_floats(s.c, most));
     m = lines(form.m_floats(most));
     staging = lines(form.staging_floats);
@@ -190,8 +193,8 @@ void run_pieces(const Run& run, const WinogradForm& form, const WinogradShape& s
     const std::int64_t block = piece / cut.splits;  // over groups, too
     const auto split = static_cast<int>(piece % cut.splits);
     const std::ptrdiff_t group = block / cut.blocks, at = block % cut.blocks;
-    const std::int64_t first = cut.steps * at / cut.blocks * form.tile_step;
-    const std::int64_t last = std::min(cut.steps * (at + 1) / cut.blocks * form.tile_step, tiles);
+    const std::int64_t first = cut.steps * at / cut.blocks * cut.step;
+    const std::int64_t last = std::min(cut.steps * (at + 1) / cut.blocks * cut.step, tiles);
     const WinogradTask task = {s,
                                first,
                                static_cast<int>(last - first),

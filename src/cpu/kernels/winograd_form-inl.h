@@ -462,7 +462,7 @@ class Winograd {
  public:
   static constexpr WinogradForm form() {
     constexpr std::size_t staged = kLine * kPoints * kLanes;
-    return {1, 1, kPanel, kLanes, &v_floats, &m_floats, staged, &transform_input, &multiply};
+    return {kSegmentTiles, kPanel, kLanes, &v_floats, &m_floats, staged, &transform_input, &multiply};
   }
 };
 

@@ -45,10 +45,9 @@ struct WinogradTask {
 
 /// The kernels of one tile size in one layout, with the sizes their caller must know.
 struct WinogradForm {
-  int tile_step;    ///< blocks of a multiple of this many tiles waste nothing
-  int tile_lanes;   ///< the rest costs as much as a multiple of this many
-  int panel;        ///< filters of a weight panel
-  int filter_step;  ///< k is padded to a multiple of this
+  int segment_tiles;  ///< most neighbours of a tile row that are transformed together
+  int panel;          ///< filters of a weight panel
+  int filter_step;    ///< k is padded to a multiple of this
   std::size_t (*v_floats)(int c, int tiles);
   std::size_t (*m_floats)(int tiles);
   std::size_t staging_floats;

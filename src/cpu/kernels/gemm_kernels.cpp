@@ -1,6 +1,8 @@
 // Register tiles of cpu.gemm. Tile sizes follow from the registers: rows x vectors accumulators, `vectors` operands and
 // one broadcast must fit into 32 (AVX-512, NEON) or 16 (AVX2, SSE4), and enough accumulators must be in flight to hide
 // the FMA latency. All loops over a tile are unrolled completely, else the compiler keeps the accumulators in memory.
+#include <limits>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/kernels/gemm_kernels.cpp"
 #include "cpu/kernels/targets.hpp"
@@ -21,6 +23,12 @@ using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 constexpr D kD;
 constexpr std::ptrdiff_t kLanes = hn::MaxLanes(D());
+
+// Adding the bias may be all there is to do; clamping would cost short tiles a twentieth of their time.
+HWY_INLINE bool only_bias(const Epilogue& e) {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  return !e.accumulate && e.low == -infinity && e.high == infinity;
+}
 
 // `e` is a local copy: behind a reference every store would force its fields to be loaded again.
 HWY_INLINE V finish(V sum, V bias, const Epilogue& e, const float* out) {
@@ -54,6 +62,15 @@ void pixel_tile(const PixelTile& t) {
   const Epilogue e = t.epilogue;
   float* HWY_RESTRICT out = t.out;
   const std::ptrdiff_t out_step = t.out_step;
+  if (only_bias(e)) {
+    HWY_UNROLL(16)
+    for (int m = 0; m < kRows; ++m, out += out_step) {
+      const V bias = hn::Set(kD, e.bias[m]);
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v) hn::StoreU(hn::Add(sum[m][v], bias), kD, out + v * kLanes);
+    }
+    return;
+  }
   HWY_UNROLL(16)
   for (int m = 0; m < kRows; ++m, out += out_step) {
     const V bias = hn::Set(kD, e.bias[m]);
@@ -96,6 +113,15 @@ void channel_tile(const ChannelTile& t) {
   const Epilogue e = t.epilogue;
   float* HWY_RESTRICT out = t.out;
   const std::ptrdiff_t out_step = t.out_step;
+  if (only_bias(e)) {
+    HWY_UNROLL(16)
+    for (int x = 0; x < kPixels; ++x, out += out_step) {
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v)
+        hn::StoreU(hn::Add(sum[x][v], hn::LoadU(kD, e.bias + v * kLanes)), kD, out + v * kLanes);
+    }
+    return;
+  }
   HWY_UNROLL(16)
   for (int x = 0; x < kPixels; ++x, out += out_step) {
     HWY_UNROLL(4)

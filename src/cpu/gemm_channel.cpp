@@ -14,6 +14,9 @@ namespace {
 // all pieces are there, and threads take pixels rather than pieces of them, or each would fetch the other's lines.
 constexpr Index kChunkFloats = 64 * 1024;  // of the destination
 
+// In NCHW, pixels of one weight block until they are turned into rows of its planes, whole vectors of them at a time.
+constexpr Index kStagedPixels = 64;
+
 struct Blocking {
   Blocking(const Shape& s, const Variant& v, const GemmKernels& k)
       : lanes(k.lanes),
@@ -24,7 +27,7 @@ struct Blocking {
         tiles(s.n * s.p * row_tiles.parts),
         chunks(tiles, s.nhwc ? std::clamp<Index>(s.n * s.p * s.q * s.k / kChunkFloats, 1, tiles) : 1),
         tile_step(Index{v.vectors} * k.lanes),
-        tile_floats(v.rows * tile_step) {}
+        tile_floats((s.nhwc ? v.rows : kStagedPixels) * tile_step) {}
   Index lanes, vectors;
   Split blocks, row_tiles;  // of the vectors of a group, of the pixels of a row
   Index columns, tiles;     // weight blocks of all groups, tiles of all pixels
@@ -35,6 +38,7 @@ struct Blocking {
 // Pixels [q, q + pixels) of row p of image n, times one block of filters of group g.
 struct Tile {
   Index n, p, q, pixels;
+  Index staged;  // pixels that stand before it in the scratch
   Index g, first_vector, vectors;
   Shape::Range rows;  // of the filter, that meet the source
 };
@@ -82,6 +86,11 @@ class ChannelGemm {
       t.q = b_.row_tiles.begin(tile);
       t.pixels = b_.row_tiles.count(tile);
       compute(t, scratch);
+      if (!s_.nhwc) {
+        t.staged += t.pixels;
+        const bool image_ends = t.p == s_.p - 1 && tile == b_.row_tiles.parts - 1;
+        if (count == 1 || image_ends || t.staged + b_.row_tiles.count(0) > kStagedPixels) store_staged(t, scratch);
+      }
       if (--count == 0) return;
       // The next tile; no divisions here, tiles of a 1x1 convolution take but a thousand cycles.
       if (++tile < b_.row_tiles.parts) continue;
@@ -119,20 +128,19 @@ class ChannelGemm {
   }
 
   void compute(const Tile& t, float* scratch) const {
-    float* tile = scratch;
-    float* padded_bias = tile + b_.tile_floats;
+    float* tile = scratch + t.staged * b_.tile_step;
+    float* padded_bias = scratch + b_.tile_floats;
     float* runs = padded_bias + b_.tile_step;
-    const Index k_begin = t.first_vector * b_.lanes, width = t.vectors * b_.lanes;
-    const Index k_count = std::min(width, s_.group_k - k_begin), k = t.g * s_.group_k + k_begin;
+    const Index width = t.vectors * b_.lanes, k = first_filter(t), k_count = filters(t);
 
     const bool direct = s_.nhwc && k_count == width;
-    float* out = direct ? run_.dst + ((t.n * s_.p + t.p) * s_.q + t.q) * s_.k + k : tile;
+    float* out = direct ? first_output(t) : tile;
     const Index out_step = direct ? s_.k : b_.tile_step;
     const float* bias = run_.bias + k;
     if (k_count < width) bias = std::copy_n(bias, k_count, padded_bias) - k_count;
 
     bool accumulate = run_.desc.accumulate;
-    if (accumulate && !direct) exchange<true>(t, k, k_count, tile);
+    if (accumulate && !direct) load(t, tile);
 
     const Shape::Range all = {0, t.pixels};
     // Filter columns that every pixel meets are neighbours; they come last and carry the epilogue.
@@ -158,24 +166,32 @@ class ChannelGemm {
     if (finish_.row_pass)
       for (Index x = 0; x < t.pixels; ++x)
         kernels_.activate_row(run_.desc.activation, out + x * out_step, static_cast<std::size_t>(k_count));
-    if (!direct) exchange<false>(t, k, k_count, tile);
+    if (s_.nhwc && !direct)
+      for (Index x = 0; x < t.pixels; ++x) std::copy_n(tile + x * b_.tile_step, k_count, first_output(t) + x * s_.k);
   }
 
-  // Destination to tile (load) or back, where a tile cannot lie in the destination itself.
-  template <bool kLoad>
-  void exchange(const Tile& t, Index k, Index k_count, float* tile) const {
-    if (s_.nhwc) {
-      float* dst = run_.dst + ((t.n * s_.p + t.p) * s_.q + t.q) * s_.k + k;
-      for (Index x = 0; x < t.pixels; ++x) {
-        float *at_dst = dst + x * s_.k, *at_tile = tile + x * b_.tile_step;
-        std::copy_n(kLoad ? at_dst : at_tile, k_count, kLoad ? at_tile : at_dst);
-      }
-      return;
-    }
-    const Index plane = s_.p * s_.q;
-    float* dst = run_.dst + (t.n * s_.k + k) * plane + t.p * s_.q + t.q;
-    kernels_.transpose(kLoad ? Transpose{dst, plane, tile, b_.tile_step, k_count, t.pixels}
-                             : Transpose{tile, b_.tile_step, dst, plane, t.pixels, k_count});
+  Index first_filter(const Tile& t) const { return t.g * s_.group_k + t.first_vector * b_.lanes; }
+  Index filters(const Tile& t) const { return std::min(t.vectors * b_.lanes, s_.group_k - t.first_vector * b_.lanes); }
+
+  float* first_output(const Tile& t) const {
+    const Index pixel = t.p * s_.q + t.q, plane = s_.p * s_.q, k = first_filter(t);
+    return run_.dst + (s_.nhwc ? (t.n * plane + pixel) * s_.k + k : (t.n * s_.k + k) * plane + pixel);
+  }
+
+  // Destination to a tile that cannot lie in the destination itself.
+  void load(const Tile& t, float* tile) const {
+    const float* dst = first_output(t);
+    if (s_.nhwc)
+      for (Index x = 0; x < t.pixels; ++x) std::copy_n(dst + x * s_.k, filters(t), tile + x * b_.tile_step);
+    else
+      kernels_.transpose({dst, s_.p * s_.q, tile, b_.tile_step, filters(t), t.pixels});
+  }
+
+  // To the planes what is staged, the pixels of `t` last.
+  void store_staged(Tile& t, const float* scratch) const {
+    kernels_.transpose_near(
+        {scratch, b_.tile_step, first_output(t) + t.pixels - t.staged, s_.p * s_.q, t.staged, filters(t)});
+    t.staged = 0;
   }
 
   const Run& run_;

@@ -1,6 +1,7 @@
 // Register tiles of cpu.gemm. Tile sizes follow from the registers: rows x vectors accumulators, `vectors` operands and
 // one broadcast must fit into 32 (AVX-512, NEON) or 16 (AVX2, SSE4), and enough accumulators must be in flight to hide
 // the FMA latency. All loops over a tile are unrolled completely, else the compiler keeps the accumulators in memory.
+#include <algorithm>
 #include <limits>
 
 #undef HWY_TARGET_INCLUDE
@@ -12,6 +13,7 @@
 // clang-format on
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/gemm_kernels.hpp"
+#include "cpu/kernels/turn-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace convrt::cpu::HWY_NAMESPACE {
@@ -197,6 +199,18 @@ void transpose(const Transpose& t) {
     }
 }
 
+void transpose_near(const Transpose& t) {
+  if (t.rows < kLanes || t.columns < 4) return transpose(t);
+  for (std::ptrdiff_t r = 0; r < t.rows; r += kLanes)
+    for (std::ptrdiff_t c = 0; c < t.columns; c += 4) {
+      const std::ptrdiff_t row = std::min(r, t.rows - kLanes), column = std::min(c, t.columns - 4);
+      V turned[4];
+      load_turned(kD, t.from + row * t.from_step + column, t.from_step, turned);
+      HWY_UNROLL(4)
+      for (int j = 0; j < 4; ++j) hn::StoreU(turned[j], kD, t.to + (column + j) * t.to_step + row);
+    }
+}
+
 // Fills column `kVectors` of the tables for 1..kRows rows.
 template <int kVectors, int kRows>
 constexpr void add_tiles(GemmKernels& k) {
@@ -212,6 +226,7 @@ constexpr GemmKernels make_kernels() {
   k.lanes = static_cast<int>(kLanes);
   k.copy = copy;
   k.transpose = transpose;
+  k.transpose_near = transpose_near;
   k.activate_row = activate_row;
 #if HWY_TARGET == HWY_AVX3
   add_tiles<1, 14>(k);

@@ -75,7 +75,8 @@ struct GemmKernels {
   PixelKernel pixel[kMaxTileRows + 1][kMaxTileVectors + 1];      ///< [rows][vectors]; null where there is none
   ChannelKernel channel[kMaxTileRows + 1][kMaxTileVectors + 1];  ///< [pixels][vectors]
   void (*copy)(const PanelCopy&);
-  void (*transpose)(const Transpose&);
+  void (*transpose)(const Transpose&);       ///< rows anywhere
+  void (*transpose_near)(const Transpose&);  ///< faster, for rows that lie in the L1 cache together
   void (*activate_row)(const Activation&, float* row, std::size_t count);
 };
 

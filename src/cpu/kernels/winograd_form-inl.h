@@ -17,6 +17,7 @@
 
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/rows-inl.h"
+#include "cpu/kernels/turn-inl.h"
 #include "cpu/kernels/winograd_kernels.hpp"
 #include "cpu/kernels/winograd_multiply-inl.h"
 #include "cpu/kernels/winograd_tile-inl.h"
@@ -167,17 +168,11 @@ class Winograd {
     const F32 d;
     constexpr int kTogether = 4 / m;                  // tiles of four columns
     const int few = outputs < m ? count - 1 : count;  // the tile of few columns, if there is one
-    const auto turned = [&](const float* line, Vf(&y)[4]) HWY_ATTR {
-      Vf x[4];
-      HWY_UNROLL(4)
-      for (int j = 0; j < 4; ++j) x[j] = load_blocks(d, line + j * kLine, 4 * kLine);
-      turn(x, y);
-    };
     for (int r = 0; r < kPoints; ++r, lines += kLanes * kLine, to += kPoints * point) {
       Vf here[4], next[4];
-      turned(lines, here);
+      load_turned(d, lines, kLine, here);
       for (int t = 0; t < count; t += kTogether) {
-        turned(lines + t * m + 4, next);
+        load_turned(d, lines + t * m + 4, kLine, next);
         HWY_UNROLL(2)
         for (int g = 0; g < kTogether; ++g) {
           if (t + g >= count) break;
@@ -395,10 +390,8 @@ class Winograd {
     for (int f = 0; f < std::min<std::ptrdiff_t>(kLanes, filters); f += 4)
       for (int x = 0; x < columns; x += kLanes) {
         const int at = overlap ? std::min(x, columns - kLanes) : x;
-        Vf in[4], out[4];
-        HWY_UNROLL(4)
-        for (int j = 0; j < 4; ++j) in[j] = load_blocks(d, staging + (at + j) * kLanes + f, 4 * kLanes);
-        turn(in, out);
+        Vf out[4];
+        load_turned(d, staging + at * kLanes + f, kLanes, out);
         HWY_UNROLL(4)
         for (int j = 0; j < 4; ++j) {
           if (f + j >= filters) break;

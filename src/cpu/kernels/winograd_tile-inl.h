@@ -1,6 +1,6 @@
 /// \file
 /// The one-dimensional transforms of F(2,3) and F(4,3) (A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural
-/// Networks", 2015), and turning planes into vectors of channels and back.
+/// Networks", 2015).
 ///
 /// F(2,3) uses the points 0, 1, -1, infinity; F(4,3) uses 0, +-1/sqrt2, +-sqrt2, infinity. The usual +-1, +-2 amplify
 /// rounding 3.7 times as much in the worst case. Squares of our points are 1/2 and 2, so all constants but the points
@@ -25,40 +25,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 using F32 = hn::ScalableTag<float>;
 using Vf = hn::Vec<F32>;
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(F32()));  // our targets have fixed widths
-
-HWY_INLINE Vf lower_pairs(Vf a, Vf b) {  // a0 a1 b0 b1 of every 128-bit block
-  const F32 d;
-  const hn::Repartition<double, F32> wide;
-  return hn::BitCast(d, hn::InterleaveLower(wide, hn::BitCast(wide, a), hn::BitCast(wide, b)));
-}
-
-HWY_INLINE Vf upper_pairs(Vf a, Vf b) {  // a2 a3 b2 b3 of every 128-bit block
-  const F32 d;
-  const hn::Repartition<double, F32> wide;
-  return hn::BitCast(d, hn::InterleaveUpper(wide, hn::BitCast(wide, a), hn::BitCast(wide, b)));
-}
-
-/// 4x4 transposes in every 128-bit block: y[j] block b = element j of x[0..3] block b.
-HWY_INLINE void turn(const Vf (&x)[4], Vf (&y)[4]) {
-  const F32 d;
-  const Vf lower01 = hn::InterleaveLower(d, x[0], x[1]), upper01 = hn::InterleaveUpper(d, x[0], x[1]);
-  const Vf lower23 = hn::InterleaveLower(d, x[2], x[3]), upper23 = hn::InterleaveUpper(d, x[2], x[3]);
-  y[0] = lower_pairs(lower01, lower23);
-  y[1] = upper_pairs(lower01, lower23);
-  y[2] = lower_pairs(upper01, upper23);
-  y[3] = upper_pairs(upper01, upper23);
-}
-
-/// Block b of four floats from from + b * step.
-template <class D>
-HWY_INLINE hn::Vec<D> load_blocks(D d, const float* from, std::ptrdiff_t step) {
-  if constexpr (hn::MaxLanes(D()) == 4) {
-    return hn::LoadU(d, from);
-  } else {
-    const hn::Half<D> half;
-    return hn::Combine(d, load_blocks(half, from + hn::MaxLanes(half) / 4 * step, step), load_blocks(half, from, step));
-  }
-}
 
 /// shorten: a tile of r < m outputs needs only the first r + 2 points. Its outputs depend on r + 2 inputs; the others
 /// can be chosen so that the remaining points vanish.

@@ -31,6 +31,7 @@ class Winograd {
   static constexpr int kPoints = T::kPoints, kPanel = kFilterVectors * kLanes;
   static constexpr int kSlices = std::max(1, kPanel / kLineFloats);  // cache lines of a panel per channel
   static constexpr int kSegmentTiles = 56 / m;                       // neighbours that share columns
+  static constexpr std::ptrdiff_t kCachedWeights = 2 << 20;          // floats
   static constexpr int kLine = 80;  // floats of a staged row: a segment, its neighbours, and off the 4 KiB
 
   static std::ptrdiff_t padded(int channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
@@ -288,23 +289,33 @@ class Winograd {
   static void multiply_panel(const WinogradTask& task, const Order& order, int panel, int vectors) {
     const WinogradShape& s = task.shape;
     const std::ptrdiff_t panel_stride = std::ptrdiff_t{vectors} * kLanes, row = v_row(s.c);
+    // Weights in the order of use: channels kDepth at a time, then points, then the next panel.
+    const int chunks = (s.c + kDepth - 1) / kDepth, steps = kPoints * kPoints * chunks;
+    const auto weights = [&](int step) {
+      const std::ptrdiff_t point = step % steps / chunks, c = std::ptrdiff_t{step % chunks} * kDepth;
+      return task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel + step / steps} * kPanel) +
+             c * panel_stride;
+    };
+    // Memory is too far away to ask for them one step ahead.
+    const bool far = s.c * padded(s.k) * kPoints * kPoints > kCachedWeights;
+    const float *b = weights(0), *next = weights(1);
     for (int point = 0; point < kPoints * kPoints; ++point) {
       const auto [first, last] = order.with_point(s, point / kPoints, point % kPoints);
       const int tiles = last - first, groups = (tiles + kTileRows - 1) / kTileRows;  // of nearly equal size
       const int slices = (kSlices + groups - 1) / std::max(1, groups);               // fetched by each row group
-      const float* weights = task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel} * kPanel);
       const float* v = task.v + point * v_stride(s.c, task.tiles);
       float* out = task.m + point * kLanes;
-      for (int c = 0; c < s.c; c += kDepth) {
+      for (int chunk = 0; chunk < chunks; ++chunk) {
+        const int c = chunk * kDepth, step = point * chunks + chunk;
         const std::ptrdiff_t depth = std::min(kDepth, s.c - c);
-        const float* b = weights + c * panel_stride;
-        // What follows b: more channels, or this panel at the next point. Row groups share its slices.
-        const float* next = c + depth < s.c ? b + depth * panel_stride : weights + s.c * padded(s.k);
+        const float* after = weights(step + 2);
         for (int group = 0; group < groups; ++group) {
           const std::ptrdiff_t slice = depth * kLineFloats;
           const int t = first + tiles * group / groups, rows = first + tiles * (group + 1) / groups - t;
-          const Rows a = {v + t * row + c, row, next + group * slices * slice, slice,
-                          group * slices < kSlices ? slices : 0};
+          const int fetched = group * slices < kSlices ? slices : 0;
+          const Rows a = {
+              v + t * row + c,  row, next + group * slices * slice, after + group * slices * slice, slice, fetched,
+              far ? fetched : 0};
           float* to = out + t * kFilterVectors * kProducts;
           if (rows == kTileRows && vectors == kFilterVectors)
             multiply_tile<kTileRows, kFilterVectors>(a, b, panel_stride, depth, c > 0, to, kFilterVectors * kProducts,
@@ -313,6 +324,8 @@ class Winograd {
             multiply_edge<kTileRows, kFilterVectors>(rows, vectors, a, b, panel_stride, depth, c > 0, to,
                                                      kFilterVectors * kProducts, kProducts);
         }
+        b = next;
+        next = after;
       }
     }
   }

@@ -36,11 +36,13 @@ struct Rows {
   const float* p;
   std::ptrdiff_t row_stride;
   const float* ahead;  // weights needed next, a cache line of each slice a step
+  const float* far;    // those after them, into L2
   std::ptrdiff_t slice_stride;
-  int slices;
+  int slices, far_slices;
   HWY_INLINE float at(int i, std::ptrdiff_t c) const { return p[i * row_stride + c]; }
   HWY_INLINE void prefetch(std::ptrdiff_t c) const {
     for (int i = 0; i < slices; ++i) hwy::Prefetch(ahead + i * slice_stride + c * kLineFloats);
+    for (int i = 0; i < far_slices; ++i) __builtin_prefetch(far + i * slice_stride + c * kLineFloats, 0, 2);
   }
 };
 

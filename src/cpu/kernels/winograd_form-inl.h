@@ -391,31 +391,33 @@ class Winograd {
     }
   }
 
-  // Row i of what was staged, turned into `columns` floats of each plane; `ahead` are those that will be written next.
+  // What was staged, turned into `rows` x `columns` floats of each plane; `ahead` are those that will be written next.
   // A whole row of tiles at a time: planes often lie a multiple of 4 KiB apart, where pieces of single tiles would
   // fight for the same sets of the L1 cache.
-  static HWY_INLINE void finish_planes(const WinogradShape& s, const float* staging, std::ptrdiff_t filters,
+  static HWY_INLINE void finish_planes(const WinogradShape& s, const float* staging, std::ptrdiff_t filters, int rows,
                                        int columns, std::ptrdiff_t ahead, float* dst) {
     const F32 d;
     const std::ptrdiff_t plane = std::ptrdiff_t{s.p} * s.q;
     // Where nothing is added to dst, the last vector may overlap the one before: no mask, and vectors stay whole.
     const bool overlap = columns >= kLanes && !s.accumulate;
     for (int f = 0; f < std::min<std::ptrdiff_t>(kLanes, filters); f += 4)
-      for (int x = 0; x < columns; x += kLanes) {
-        const int at = overlap ? std::min(x, columns - kLanes) : x;
-        Vf out[4];
-        load_turned(d, staging + at * kLanes + f, kLanes, out);
-        HWY_UNROLL(4)
-        for (int j = 0; j < 4; ++j) {
-          if (f + j >= filters) break;
-          float* to = dst + (f + j) * plane + at;
-          __builtin_prefetch(to + ahead, 1, 2);
-          finish(d, out[j], s.accumulate, s.activation, to, columns - at);
+      for (int i = 0; i < rows; ++i)
+        for (int x = 0; x < columns; x += kLanes) {
+          const int at = overlap ? std::min(x, columns - kLanes) : x;
+          Vf out[4];
+          load_turned(d, staging + (i * kLine + at) * kLanes + f, kLanes, out);
+          HWY_UNROLL(4)
+          for (int j = 0; j < 4; ++j) {
+            if (f + j >= filters) break;
+            float* to = dst + (f + j) * plane + std::ptrdiff_t{i} * s.q;
+            __builtin_prefetch(to + ahead + x, 1, 2);
+            finish(d, out[j], s.accumulate, s.activation, to + at, columns - at);
+          }
         }
-      }
     if (!is_long(s.activation)) return;
     for (std::ptrdiff_t f = 0; f < std::min<std::ptrdiff_t>(kLanes, filters); ++f)
-      activate_row(s.activation, dst + f * plane, static_cast<std::size_t>(columns));
+      for (int i = 0; i < rows; ++i)
+        activate_row(s.activation, dst + f * plane + std::ptrdiff_t{i} * s.q, static_cast<std::size_t>(columns));
   }
 
   // m of one panel, transformed back, into dst. Not inlined: the products' loops need the registers for themselves.
@@ -429,9 +431,7 @@ class Winograd {
       const std::ptrdiff_t ahead =
           offset(next, next_k, s.dst_channels, s.p, s.q) - offset(at, k, s.dst_channels, s.p, s.q);
       stage_pixels(task.m + k / kLanes * kProducts, order.slot + t, at.count, bias + k, filters - k, task.staging);
-      const int columns = std::min(at.count * m, s.q - q);
-      for (int i = 0; i < rows; ++i)
-        finish_planes(s, task.staging + i * kLine * kLanes, filters - k, columns, ahead, dst + std::ptrdiff_t{i} * s.q);
+      finish_planes(s, task.staging, filters - k, rows, std::min(at.count * m, s.q - q), ahead, dst);
     };
     if constexpr (kPlanes) return walk(task, filters, planes);
     for (int t = 0; t < task.tiles; ++t) {

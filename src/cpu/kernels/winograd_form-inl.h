@@ -31,7 +31,7 @@ class Winograd {
   static constexpr int kPoints = T::kPoints, kPanel = kFilterVectors * kLanes;
   static constexpr int kSlices = std::max(1, kPanel / kLineFloats);  // cache lines of a panel per channel
   static constexpr int kSegmentTiles = 56 / m;                       // neighbours that share columns
-  static constexpr std::ptrdiff_t kCachedWeights = 2 << 20;          // floats
+  static constexpr std::ptrdiff_t kCachedWeights = 2 << 20;          // floats; more may not stay in L3
   static constexpr int kLine = 80;  // floats of a staged row: a segment, its neighbours, and off the 4 KiB
 
   static std::ptrdiff_t padded(int channels) { return (channels + kLanes - 1) / kLanes * kLanes; }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <exception>
 #include <functional>
 #include <future>
@@ -18,6 +17,7 @@
 #include "core/access.hpp"
 #include "core/copy_pool.hpp"
 #include "core/fail.hpp"
+#include "core/lane.hpp"
 #include "core/verify.hpp"
 #include "progress.hpp"
 #include "series.hpp"
@@ -33,9 +33,7 @@ constexpr double kQueue_ms = 40;
 class Copies {
  public:
   Copies(const Device& device, Conv2dDesc desc, std::span<const float> weights, int images) : images_(images) {
-    // Pieces as MultiDevicePlan cuts them.
-    const auto image = static_cast<double>(desc.src_size() + desc.dst_size()) * 4 / desc.n;
-    piece_ = std::min(images, static_cast<int>(std::ceil(std::clamp(image * desc.n / 16, 4e6, 32e6) / image)));
+    piece_ = std::min(images, core::images_a_submission(desc));  // as MultiDevicePlan cuts them
     image_src_ = desc.src_size() / static_cast<std::size_t>(desc.n);
     image_dst_ = desc.dst_size() / static_cast<std::size_t>(desc.n);
     desc.n = piece_;

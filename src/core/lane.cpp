@@ -51,9 +51,22 @@ double best_ms(double settled_ms, const Run& run) {
   return ms;
 }
 
+// Of an image and its result; not 0 where there are none.
+std::size_t image_bytes(const Conv2dDesc& d) {
+  const std::size_t bytes = (d.src_size() + d.dst_size()) * sizeof(float);
+  return std::max<std::size_t>(bytes / static_cast<std::size_t>(std::max(d.n, 1)), 1);
+}
+
 double rate(const Conv2dDesc& desc, double ms) { return desc.flops() / std::max(ms, 1e-6) * 1e-6; }
 
 }  // namespace
+
+int images_a_submission(const Conv2dDesc& whole) {
+  const std::size_t image = image_bytes(whole);
+  const std::size_t bytes =
+      std::clamp(image * static_cast<std::size_t>(whole.n) / kChunks, kChunk_bytes.first, kChunk_bytes.second);
+  return static_cast<int>((bytes + image - 1) / image);
+}
 
 bool Lane::is_cpu() const { return Access::backend(device_)->family() == "cpu"; }
 bool Lane::copies() const { return !Access::backend(device_)->host_memory(); }
@@ -65,7 +78,7 @@ void Lane::calibrate() {
   Conv2dDesc share = whole_.desc;  // about what this device will get: that is what its kernel is chosen for
   share.n = (whole_.desc.n + whole_.devices - 1) / whole_.devices;
   base_.emplace(device_, share, whole_.weights, whole_.bias, options);
-  const auto most = static_cast<int>(std::clamp<std::size_t>(kCalibration_bytes / image_bytes(), 1,
+  const auto most = static_cast<int>(std::clamp<std::size_t>(kCalibration_bytes / image_bytes(whole_.desc), 1,
                                                              static_cast<std::size_t>(std::max(whole_.desc.n, 1))));
   const double settled_ms = copies() ? kGpuSettled_ms : kSettled_ms;
   for (int images = 1;;) {
@@ -125,27 +138,17 @@ const Conv2dPlan& Lane::resident(int images) {
   return resident_.emplace(images, base_->reshaped(images, whole_.desc.h, whole_.desc.w)).first->second;
 }
 
-// Of an image and its result; not 0 where there are none.
-std::size_t Lane::image_bytes() const {
-  const Conv2dDesc& d = whole_.desc;
-  const std::size_t bytes = (d.src_size() + d.dst_size()) * sizeof(float);
-  return std::max<std::size_t>(bytes / static_cast<std::size_t>(std::max(d.n, 1)), 1);
-}
-
-// Images of one submission. It depends on the whole problem alone: an executor serves every share.
-int Lane::chunk() const {
-  const std::size_t bytes = std::clamp(image_bytes() * static_cast<std::size_t>(whole_.desc.n) / kChunks,
-                                       kChunk_bytes.first, kChunk_bytes.second);
-  return static_cast<int>((bytes + image_bytes() - 1) / image_bytes());
-}
-
 // Whether so many images from host memory go through an executor, which copies some while it computes others.
-bool Lane::streamed(int images) const { return copies() && !whole_.desc.accumulate && images > chunk(); }
+bool Lane::streamed(int images) const {
+  return copies() && !whole_.desc.accumulate && images > images_a_submission(whole_.desc);
+}
 
 // The last submission ends with the last image and computes some of the one before once more.
 RunStats Lane::stream(int images, std::span<const float> src, std::span<float> dst) {
-  if (!executor_) executor_.emplace(base_->reshaped(chunk(), whole_.desc.h, whole_.desc.w), kDepth);
-  const auto count = static_cast<std::size_t>(images), size = static_cast<std::size_t>(chunk());
+  if (!executor_)
+    executor_.emplace(base_->reshaped(images_a_submission(whole_.desc), whole_.desc.h, whole_.desc.w), kDepth);
+  const auto count = static_cast<std::size_t>(images),
+             size = static_cast<std::size_t>(images_a_submission(whole_.desc));
   const std::size_t image_src = src.size() / count, image_dst = dst.size() / count;
   std::vector<Ticket> tickets;
   std::exception_ptr error;

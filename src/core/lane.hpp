@@ -25,6 +25,10 @@ struct Whole {
   int devices = 1;
 };
 
+/// Images of one submission where a batch from host memory goes through an executor. It depends on the whole problem
+/// alone, so that one executor serves every share.
+int images_a_submission(const Conv2dDesc& whole);
+
 /// One device with what it needs to compute parts. Used by its own thread, and between runs by the coordinator.
 class Lane {
  public:
@@ -53,8 +57,6 @@ class Lane {
   Worker worker;
 
  private:
-  std::size_t image_bytes() const;
-  int chunk() const;
   bool streamed(int images) const;
   RunStats stream(int images, std::span<const float> src, std::span<float> dst);
   const Conv2dPlan& plan_for(Part part);
@@ -66,7 +68,7 @@ class Lane {
   std::map<Part, Conv2dPlan> plans_;
   std::mutex resident_mutex_;
   std::map<int, Conv2dPlan> resident_;
-  std::optional<Executor> executor_;  ///< of chunk() images
+  std::optional<Executor> executor_;  ///< of images_a_submission()
   std::vector<float> src_, dst_;
 };
 

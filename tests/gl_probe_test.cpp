@@ -1,5 +1,6 @@
 // What identify() makes of strings that drivers print.
 #include "gl/gl_probe.hpp"
+#include "gl/egl_context.hpp"
 
 #include <gtest/gtest.h>
 
@@ -150,6 +151,16 @@ TEST(GlProbeLimits, UnknownDevicesGetWhatEveryDriverMustOffer) {
   EXPECT_LE(limits.max_shared_bytes, 32U << 10);
   EXPECT_LE(limits.max_groups[0], 65535U);
   EXPECT_GE(limits.block_alignment, 256U);
+}
+
+TEST(PciAddress, IsTheLastOneOfASysfsPath) {
+  using convrt::gl::pci_address;
+  EXPECT_EQ(pci_address("/sys/devices/pci0000:14/0000:14:01.0/0000:15:00.0"), "0000:15:00.0");
+  EXPECT_EQ(pci_address("/sys/devices/pci0000:14/0000:14:01.0/0000:1b:00.1/drm/card1"), "0000:1b:00.1");
+  EXPECT_EQ(pci_address("/sys/devices/pci10000:00/10000:e1:00.0/"), "10000:e1:00.0");
+  for (const char* none : {"", "/", "/sys/devices/pci0000:14", "/sys/devices/platform/soc/1c40000.gpu", "0000:15:00",
+                           "xyz0:15:00.0", "0000:15:00-0"})
+    EXPECT_EQ(pci_address(none), "") << none;
 }
 
 }  // namespace

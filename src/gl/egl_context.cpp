@@ -4,10 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <mutex>
 #include <string_view>
 #include <utility>
@@ -103,9 +106,35 @@ bool initialise(EglDevice& device, const std::string& file) {
 }
 
 struct DeviceStrings {
-  std::string file;      // DRM primary or render node
-  std::string identity;  // the same for the same hardware
+  std::string file;            // DRM primary or render node
+  std::string identity;        // the same for the same hardware
+  std::string pci, uuid = {};  // as in EglDevice
 };
+
+// As drivers without DRM files tell it: NVIDIA's lists its devices' addresses with their UUIDs.
+std::string pci_address_of_nvidia(std::string uuid) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", error)) {
+    std::ifstream file(entry.path() / "information");
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    std::erase(text, '-');
+    if (!uuid.empty() && text.find("GPU" + uuid) != std::string::npos) return entry.path().filename().string();
+  }
+  return {};
+}
+
+std::string uuid_of(EGLDeviceEXT device) {
+  const auto binary_of = egl_function<PFNEGLQUERYDEVICEBINARYEXTPROC>("eglQueryDeviceBinaryEXT");
+  std::array<unsigned char, 16> bytes = {};
+  EGLint size = 0;
+  if (binary_of == nullptr || binary_of(device, EGL_DEVICE_UUID_EXT, bytes.size(), bytes.data(), &size) != EGL_TRUE ||
+      size != static_cast<EGLint>(bytes.size()))
+    return {};
+  std::string text;
+  for (const unsigned char byte : bytes)
+    for (const int digit : {byte >> 4, byte & 15}) text += "0123456789abcdef"[digit];
+  return text;
+}
 
 DeviceStrings describe(EGLDeviceEXT device) {
   const auto string_of = egl_function<PFNEGLQUERYDEVICESTRINGEXTPROC>("eglQueryDeviceStringEXT");
@@ -124,10 +153,33 @@ DeviceStrings describe(EGLDeviceEXT device) {
   if (found.identity.empty() && attribute_of != nullptr && listed(extensions, "EGL_NV_device_cuda") &&
       attribute_of(device, EGL_CUDA_DEVICE_NV, &cuda) == EGL_TRUE)
     found.identity = "cuda:" + std::to_string(cuda);
+  if (listed(extensions, "EGL_EXT_device_persistent_id")) found.uuid = uuid_of(device);
+  if (!found.file.empty()) {
+    std::error_code error;
+    const auto link = "/sys/class/drm" / std::filesystem::path(found.file).filename() / "device";
+    found.pci = pci_address(std::filesystem::canonical(link, error).string());
+  }
+  if (found.pci.empty()) found.pci = pci_address_of_nvidia(found.uuid);
   return found;
 }
 
 }  // namespace
+
+std::string pci_address(std::string_view sysfs_path) {
+  const auto hexadecimal = [](std::string_view digits) {
+    return !digits.empty() && digits.find_first_not_of("0123456789abcdefABCDEF") == std::string_view::npos;
+  };
+  while (!sysfs_path.empty()) {  // from its end: domain:bus:device.function
+    const std::string_view part = sysfs_path.substr(sysfs_path.rfind('/') + 1);
+    const std::size_t n = part.size();
+    if (n >= 12 && part[n - 2] == '.' && part[n - 5] == ':' && part[n - 8] == ':' &&
+        hexadecimal(part.substr(0, n - 8)) && hexadecimal(part.substr(n - 7, 2)) &&
+        hexadecimal(part.substr(n - 4, 2)) && hexadecimal(part.substr(n - 1)))
+      return std::string(part);
+    sysfs_path.remove_suffix(std::min(part.size() + 1, sysfs_path.size()));
+  }
+  return {};
+}
 
 std::vector<EglDevice> egl_devices() {
   if (!load_egl()) return {};
@@ -148,6 +200,8 @@ std::vector<EglDevice> egl_devices() {
     device.label = "EGL device " + std::to_string(i);
     if (!strings.file.empty()) device.label += " (" + strings.file + ")";
     device.identity = std::move(strings.identity);
+    device.pci = std::move(strings.pci);
+    device.uuid = std::move(strings.uuid);
     device.display = platform_display(EGL_PLATFORM_DEVICE_EXT, handles[i]);
     if (initialise(device, strings.file)) devices.push_back(std::move(device));
   }

@@ -6,6 +6,7 @@
 #include <glad/gl.h>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "gl/gl_probe.hpp"
@@ -18,10 +19,16 @@ struct EglDevice {
       nullptr;           ///< EGLDisplay, never terminated: a driver unloaded by eglTerminate leaks, and re-opens slowly
   std::string label;     ///< for messages: "EGL device 0 (/dev/dri/renderD128)"
   std::string identity;  ///< equal for the same hardware seen through two drivers; empty where nothing tells
+  std::string pci;       ///< "0000:1b:00.0"; empty where nothing tells
+  std::string uuid;      ///< the driver's name of the device, "f3a1...", 32 hexadecimal digits; empty where it has none
 };
 
 /// Every device of EGL_EXT_device_enumeration. What is unusable is left out with a log line that says why.
 std::vector<EglDevice> egl_devices();
+
+/// The PCI address in what a DRM device file's sysfs link leads to: the last such part of the path, for bridges precede
+/// the device. Empty where there is none.
+std::string pci_address(std::string_view sysfs_path);
 
 /// Mesa's surfaceless display: for drivers without device enumeration, and a second, independent instance of Mesa's
 /// software driver. Empty where it is missing.

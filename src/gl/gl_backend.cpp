@@ -168,7 +168,10 @@ std::vector<std::pair<std::string, std::string>> GlBackend::details() const {
   const GlLimits& limits = gl_info_.limits;
   const auto yes_no = [](bool value) { return std::string(value ? "yes" : "no"); };
   const auto& groups = limits.max_groups;
-  return {{"vendor", gl_info_.vendor_string},
+  return {{"enumerated as", egl_.label},
+          {"PCI address", egl_.pci},
+          {"UUID", egl_.uuid},
+          {"vendor", gl_info_.vendor_string},
           {"chip", gl_info_.chip},
           {"GLSL", gl_info_.glsl_version},
           {"work groups",

@@ -9,6 +9,7 @@
 
 #include "core/fail.hpp"
 #include "core/log.hpp"
+#include "gl/driver_turns.hpp"
 
 namespace convrt::gl {
 namespace {
@@ -19,9 +20,14 @@ constexpr GLuint64 kFenceSlice_ns = 50'000;
 // How long it sleeps between two looks at a fence, with Polling::outside.
 constexpr auto kNap = std::chrono::microseconds(20);
 
+// The longest between two looks at a fence while other contexts enqueue.
+constexpr auto kLookLatest = std::chrono::milliseconds(1);
+
 // Jobs between two flushes, so that the GPU starts on a long queue early, and between two looks at a fence meanwhile;
 // a job whose end somebody waits for is flushed at once, and the oldest fence looked at.
 constexpr int kFlushJobs = 64;
+
+using Clock = std::chrono::steady_clock;
 
 bool is_lost(const std::exception_ptr& error) {
   try {
@@ -154,6 +160,10 @@ void GlContext::post(Job job, Job after, std::shared_ptr<ErrorSlot> errors) {
   push({.job = std::move(job), .after = std::move(after), .hearer = std::move(hearer), .fenced = fenced});
 }
 
+void GlContext::dispatch(Job job) {
+  push({.job = std::move(job), .after = {}, .hearer = {.promise = {}, .errors = errors_}, .brief = true});
+}
+
 void GlContext::call(Job job) {
   Item item{.job = std::move(job), .after = {}, .hearer = {.promise = std::promise<void>(), .errors = {}}};
   std::future<void> done = item.hearer.promise->get_future();
@@ -271,6 +281,7 @@ bool GlContext::drop(const std::exception_ptr& error) {
     for (Item& item : items) item.hearer.fail(error);
   }
   wake_.notify_all();
+  DriverTurns::instance().leave(this);  // its thread may hang in the driver
   return true;
 }
 
@@ -295,10 +306,13 @@ void GlContext::leave(std::chrono::steady_clock::time_point deadline) noexcept {
 
 void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& share, std::promise<void> opened) {
   try {
+    // One at a time: with several devices opening contexts at once, an NVIDIA driver (580) crashed.
+    static std::mutex opening;
+    const std::scoped_lock turn(opening);
     egl_ = std::make_unique<EglContext>(device, options_.robust_access, share ? share->egl_.get() : nullptr);
     info_ = query_info(egl_->gl);
-    // Once: on an NVIDIA driver each further call costs the next compilation 200 ms.
-    if (info_.parallel_compile) egl_->gl.MaxShaderCompilerThreadsKHR(~0U);
+    // Once, where programs are compiled: on an NVIDIA driver each further call costs the next compilation 200 ms.
+    if (info_.parallel_compile && share == nullptr) egl_->gl.MaxShaderCompilerThreadsKHR(~0U);
     opened.set_value();
   } catch (...) {
     alive_ = false;
@@ -308,6 +322,7 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
   }
   prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);  // 1 us: by default Linux makes a nap 50 us longer
   GlState state{egl_->gl, info_};
+  DriverTurns& turns = DriverTurns::instance();
   std::unique_lock lock(mutex_);
   while (alive_) {
     bool awaited = false;
@@ -317,8 +332,14 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
       awaited = item.fenced && item.hearer.promise.has_value();
       std::swap(current_, item.hearer);
       lock.unlock();
+      if (item.brief)
+        (void)turns.take(this);
+      else
+        turns.leave(this);
       run(std::move(item), state);
-      if (++unflushed_ >= kFlushJobs) flush(state);
+      const bool over = turns.over(this);
+      if (++unflushed_ >= kFlushJobs || over) flush(state);
+      if (over) turns.leave(this);
       lock.lock();
     }
     if (!fenced_.empty() && (queue_.empty() || unflushed_ == 0 || awaited)) {
@@ -332,12 +353,14 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
         lock.lock();
         continue;
       }
+      turns.leave(this);
       if (closing_) break;
       wake_.wait(lock, [&] { return !alive_ || closing_ || !queue_.empty(); });
     }
   }
   alive_ = false;
   lock.unlock();
+  turns.leave(this);
   egl_->release();
   ended_ = true;
 }
@@ -397,25 +420,34 @@ void GlContext::run(Item item, GlState& state) {
 
 // Looks at the oldest fence; sleeps on it briefly if there is nothing else to do.
 void GlContext::poll(GlState& state) {
-  GLsync fence = nullptr;
-  bool idle = false;
-  settle(state);
-  {
-    const std::scoped_lock lock(mutex_);
-    if (fenced_.empty()) return;
-    fence = fenced_.front().fence;
-    idle = queue_.empty();
-  }
-  const GLbitfield flags = unflushed_ > 0 ? GL_SYNC_FLUSH_COMMANDS_BIT : 0;
-  const bool nap = idle && polling_ == Polling::outside;
-  const GLenum status = state.gl.ClientWaitSync(fence, flags, idle && !nap ? kFenceSlice_ns : 0);
-  unflushed_ = 0;
-  if (status == GL_TIMEOUT_EXPIRED) {
-    if (!nap) return;
+  DriverTurns& turns = DriverTurns::instance();
+  const bool shared = turns.shared();
+  const auto nap = [&](bool idle) {
+    if (!idle) return;
     std::unique_lock lock(mutex_);
     wake_.wait_for(lock, kNap, [&] { return !alive_ || !queue_.empty(); });
-    return;
+  };
+  const auto oldest = [&]() -> std::pair<GLsync, bool> {  // and whether there is nothing else to do
+    const std::scoped_lock lock(mutex_);
+    return {fenced_.empty() ? nullptr : fenced_.front().fence, queue_.empty()};
+  };
+  if (!shared) {
+    turns.leave(this);
+  } else if (!turns.try_take(this)) {
+    // Those who enqueue come first, but not before what nobody has told the GPU yet, and not for ever.
+    if (unflushed_ == 0 && Clock::now() - looked_ < kLookLatest) return nap(oldest().second);
+    (void)turns.take(this);
   }
+  looked_ = Clock::now();
+  settle(state);
+  const auto [fence, idle] = oldest();
+  if (fence == nullptr) return turns.leave(this);
+  const GLbitfield flags = unflushed_ > 0 ? GL_SYNC_FLUSH_COMMANDS_BIT : 0;
+  const bool outside = shared || polling_ == Polling::outside;
+  const GLenum status = state.gl.ClientWaitSync(fence, flags, idle && !outside ? kFenceSlice_ns : 0);
+  turns.leave(this);
+  unflushed_ = 0;
+  if (status == GL_TIMEOUT_EXPIRED) return outside ? nap(idle) : void();
   Item item;
   {
     const std::scoped_lock lock(mutex_);

@@ -85,6 +85,9 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   /// if any, runs on the owner thread once the GPU is done with the job. A job with neither is not even asked for
   /// OpenGL errors by itself: those of several are found together. Throws Error{device_lost} if the context is lost.
   void post(Job job, Job after = {}, std::shared_ptr<ErrorSlot> errors = nullptr);
+  /// post() of a job that does nothing but tell the driver what to do, in microseconds: contexts that have such jobs at
+  /// the same time take turns (DriverTurns).
+  void dispatch(Job job);
   /// Runs a job and waits until it has returned (not until the GPU is done); throws what it throws.
   void call(Job job);
   /// Appends a job; the future is ready once the GPU is done with it and with everything before it, and carries the
@@ -138,6 +141,7 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
     Job job, after;
     Hearer hearer;
     bool fenced = false;
+    bool brief = false;  // in a turn of the driver's
     bool alone = false;  // asked for OpenGL errors by itself
     GLsync fence = nullptr;
     std::uint64_t number = 0;  // in order of pushing, from 1
@@ -172,8 +176,9 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   std::atomic<std::uint64_t> progress_ = 0;
   std::atomic<Polling> polling_ = Polling::inside;
   // The owner thread's own.
-  bool unchecked_ = false;  // jobs ran whose OpenGL errors nobody asked for
-  int unflushed_ = 0;       // jobs since the last flush
+  bool unchecked_ = false;                        // jobs ran whose OpenGL errors nobody asked for
+  int unflushed_ = 0;                             // jobs since the last flush
+  std::chrono::steady_clock::time_point looked_;  // at a fence
   std::thread thread_;
 };
 

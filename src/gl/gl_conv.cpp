@@ -200,7 +200,7 @@ void GlConv::enqueue(const std::shared_ptr<core::BackendBuffer>& src,
   GlSession& session = *now->session;
   auto from = static_cast<GlBuffer&>(*src).storage(session, true);
   auto to = static_cast<GlBuffer&>(*dst).storage(session, desc_.accumulate);
-  session.context->post(job(std::move(now), std::move(from), std::move(to)));
+  session.context->dispatch(job(std::move(now), std::move(from), std::move(to)));
 }
 
 RunStats GlConv::run(std::span<const float> src, std::span<float> dst) const {

@@ -1,0 +1,95 @@
+// Turns in the OpenGL driver: one at a time, everybody's comes, and nobody waits for one who hangs.
+#include "gl/driver_turns.hpp"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using namespace std::chrono_literals;
+using convrt::gl::DriverTurns;
+using Clock = DriverTurns::Clock;
+
+TEST(DriverTurns, OneAtATimeAndEverybodysComes) {
+  DriverTurns turns;
+  std::array<int, 4> taken = {};
+  std::atomic<int> inside = 0, together = 0;
+  std::atomic<bool> stop = false;
+  std::vector<std::thread> threads;
+  for (int& count : taken)
+    threads.emplace_back([&] {
+      while (!stop) {
+        if (!turns.take(&count)) continue;  // a busy machine
+        if (++inside > 1) ++together;
+        while (!turns.over(&count) && !stop) std::this_thread::sleep_for(50us);
+        ++count;
+        --inside;
+        turns.leave(&count);
+      }
+    });
+  std::this_thread::sleep_for(200ms);
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(together, 0);
+  for (const int count : taken) EXPECT_GT(count, 3);
+}
+
+TEST(DriverTurns, LastUntilAnotherWaits) {
+  DriverTurns turns;
+  const int a = 0, b = 0;
+  EXPECT_TRUE(turns.take(&a));
+  EXPECT_TRUE(turns.take(&a));  // still
+  std::this_thread::sleep_for(2ms);
+  EXPECT_FALSE(turns.over(&a)) << "nobody waits";
+  EXPECT_FALSE(turns.over(&b)) << "never its turn";
+  turns.leave(&b);  // not its to end
+  std::atomic<bool> has = false;
+  std::thread other([&] {
+    while (!turns.take(&b)) {
+    }
+    has = true;
+    turns.leave(&b);
+  });
+  while (!turns.over(&a)) std::this_thread::yield();
+  EXPECT_FALSE(has);
+  turns.leave(&a);
+  other.join();
+  EXPECT_TRUE(has);
+}
+
+TEST(DriverTurns, AreSharedWhileTheyChange) {
+  DriverTurns turns;
+  const int a = 0, b = 0;
+  EXPECT_FALSE(turns.shared());
+  EXPECT_TRUE(turns.try_take(&a));
+  EXPECT_TRUE(turns.try_take(&a));
+  EXPECT_FALSE(turns.try_take(&b));
+  turns.leave(&a);
+  EXPECT_TRUE(turns.try_take(&a));
+  EXPECT_FALSE(turns.shared()) << "one alone";
+  turns.leave(&a);
+  EXPECT_TRUE(turns.try_take(&b));
+  EXPECT_TRUE(turns.shared());
+  turns.leave(&b);
+  std::this_thread::sleep_for(15ms);
+  EXPECT_FALSE(turns.shared()) << "long ago";
+}
+
+TEST(DriverTurns, NobodyWaitsForOneWhoHangs) {
+  DriverTurns turns;
+  const int hangs = 0, other = 0;
+  EXPECT_TRUE(turns.take(&hangs));
+  const auto start = Clock::now();
+  EXPECT_FALSE(turns.take(&other));
+  EXPECT_GE(Clock::now() - start, 15ms);
+  EXPECT_LT(Clock::now() - start, 10s);
+  turns.leave(&other);  // had none
+  turns.leave(&hangs);  // as on behalf of a context that is given up
+  EXPECT_TRUE(turns.take(&other));
+}
+
+}  // namespace

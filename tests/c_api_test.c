@@ -91,6 +91,7 @@ static void test_plan(const convrt_device* device) {
   OK(convrt_device_kernels(device, &desc, names, sizeof names, NULL));
   CHECK(strstr(names, "cpu.reference") != NULL);
   options.kernel = "cpu.reference";
+  options.batch_invariant = 1;
   OK(convrt_plan_create(device, &desc, weights, WEIGHTS, bias, 3, &options, &plan));
   CHECK(strcmp(convrt_plan_kernel(plan), "cpu.reference") == 0);
   CHECK(convrt_plan_workspace_bytes(plan) == 0);

@@ -295,6 +295,29 @@ TEST(PlanThreads, TheSameBitsForAnyNumberAndFromRunToRun) {
   }
 }
 
+// An image alone, and among others, by every kernel of every device.
+TEST(PlanBatch, InvariantMeansTheSameBitsWhateverTheBatch) {
+  for (const Device& device : devices())
+    for (const char* problem : {"n5c72h7w7k32r1s1", "n3c40h9w8k16r3s3sh2sw2ph1pw1+nhwc"}) {
+      const Problem given(Conv2dDesc::parse(problem), Data::reals, seed());
+      const Conv2dDesc& desc = given.desc;
+      for (const std::string& kernel : device.kernels(desc)) {
+        const Conv2dPlan whole(device, desc, given.weights, given.bias, {.kernel = kernel, .batch_invariant = true});
+        const Conv2dPlan one = whole.reshaped(1, desc.h, desc.w);
+        std::vector<float> together(desc.dst_size()), alone(one.desc().dst_size());
+        whole.run(given.src, together);
+        for (int image = 0; image < desc.n; ++image) {
+          const std::size_t floats = one.desc().src_size();
+          one.run(std::span(given.src).subspan(static_cast<std::size_t>(image) * floats, floats), alone);
+          ASSERT_EQ(std::memcmp(alone.data(), together.data() + static_cast<std::size_t>(image) * alone.size(),
+                                alone.size() * sizeof(float)),
+                    0)
+              << device.info().id << ' ' << problem << ' ' << kernel << ", image " << image;
+        }
+      }
+    }
+}
+
 TEST(PlanThreads, ManyCallersAtOnceGetTheirOwnResults) {
   const Conv2dDesc d = Conv2dDesc::parse("n1c16h20w18k24r3s3ph1pw1");
   const Problem given(d, Data::integers, seed());

@@ -327,6 +327,9 @@ TEST(Recipe, FewTilesShareTheirDepth) {
       EXPECT_EQ(made.counts, parts > 1) << problem << ' ' << c.name;
       if (parts == 1) continue;
       ++shared;
+      Config invariant = c;
+      invariant.splits = false;
+      EXPECT_FALSE(recipe(invariant, desc, info).counts) << c.name;
       EXPECT_TRUE(b.splits) << c.name;
       EXPECT_LE(parts, depth(b, desc) / b.depth) << c.name;
       EXPECT_LE(tiles, kCounters) << c.name;

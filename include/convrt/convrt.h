@@ -127,10 +127,11 @@ typedef struct convrt_plan_options {
   int tune;           /**< convrt_tune_mode */
   int accuracy;       /**< convrt_accuracy */
   int threads;        /**< CPU: most threads one run may use; 0: all cores */
+  int batch_invariant; /**< not 0: an image's bits do not depend on the batch */
 } convrt_plan_options;
 
 #define CONVRT_PLAN_OPTIONS_INIT \
-  { sizeof(convrt_plan_options), NULL, CONVRT_TUNE_CACHED, CONVRT_ACCURACY_NORMAL, 0 }
+  { sizeof(convrt_plan_options), NULL, CONVRT_TUNE_CACHED, CONVRT_ACCURACY_NORMAL, 0, 0 }
 
 typedef struct convrt_run_stats {
   double total_ms, device_ms;

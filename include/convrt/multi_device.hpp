@@ -45,7 +45,8 @@ class CONVRT_API MultiBuffer {
   std::size_t image_floats_ = 0;
 };
 
-/// Splits N over the devices; where N is too small, K or output rows. The result equals the single-device result; a
+/// Splits N over the devices; where N is too small, K or output rows. The result equals the single-device result: bit
+/// for bit where the same kernel runs and PlanOptions::batch_invariant holds, else within the documented bound. A
 /// device that fails drops out and the others do its part, with a log line. Large batches from host memory go through
 /// an executor on each device that has memory of its own. What takes part is tried in the first ten runs from host
 /// memory and now and then later: the CPU stays beside other devices only where all gain by it, and where the host

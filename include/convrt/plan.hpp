@@ -32,6 +32,9 @@ struct PlanOptions {
   Tune tune = Tune::cached;
   Accuracy accuracy = Accuracy::normal;
   int threads = 0;  ///< CPU: most threads one run may use; 0 = all cores. The result does not depend on it.
+  /// With one kernel, an image's result has the same bits whatever the batch it is in, also in a reshaped() plan. Costs
+  /// speed on GPUs where n is small: their work groups then may not share the depth of a sum.
+  bool batch_invariant = false;
 };
 
 struct RunStats {

@@ -39,6 +39,7 @@ struct PrepareRequest {
   std::span<const float> weights;  ///< KCRS, desc.weights_size() floats; gone after prepare
   std::span<const float> bias;     ///< K floats or empty; gone after prepare
   int threads = 0;
+  bool batch_invariant = false;  ///< PlanOptions::batch_invariant
 };
 
 /// One convolution ready to run: chosen kernel, packed weights. Immutable; every function may be called from many

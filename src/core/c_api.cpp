@@ -146,6 +146,7 @@ convrt::PlanOptions to_cpp(const convrt_plan_options* options) {
   o.tune = enumerator(options->tune, convrt::Tune::measure, "tune");
   o.accuracy = enumerator(options->accuracy, convrt::Accuracy::normal, "accuracy");
   o.threads = options->threads;
+  o.batch_invariant = options->batch_invariant != 0;
   return o;
 }
 

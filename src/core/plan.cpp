@@ -71,7 +71,8 @@ Conv2dPlan::Conv2dPlan(const Device& device, const Conv2dDesc& desc, std::span<c
                options.threads);
   core::Backend& backend = *core::Access::backend(device);
   const std::vector<std::string> kernels = core::select_kernels(backend, desc, options);
-  auto [kernel, prepared] = prepare_first(backend, kernels, {desc, {}, weights, bias, options.threads});
+  auto [kernel, prepared] =
+      prepare_first(backend, kernels, {desc, {}, weights, bias, options.threads, options.batch_invariant});
   core::log(LogLevel::info, "plan ", desc.str(), " on ", backend.info().id, ": ", kernel);
   impl_ = std::make_shared<const Impl>(device, desc, std::move(kernel), std::move(prepared),
                                        core::Validation::open(weights, bias));

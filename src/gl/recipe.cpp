@@ -168,7 +168,7 @@ class Planner {
     // Dispatches that share the workspace would need barriers, and what is cut up has tiles enough.
     const bool alone = recipe.steps.empty() && dispatches.size() == 1 && chunk.images.size() == desc_.n &&
                        chunk.rows.size() == p_ && chunk.blocks.size() == blocks_;
-    const int parts = alone ? best_parts(blocking_, desc_, info_, tiles) : 1;
+    const int parts = alone && config_.splits ? best_parts(blocking_, desc_, info_, tiles) : 1;
     if (parts > 1) share_tiles(recipe, step, tiles, parts);
     for (const Range part : dispatches) {
       const std::uint32_t count = static_cast<std::uint32_t>(part.size() * parts);

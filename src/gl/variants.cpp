@@ -321,9 +321,11 @@ std::vector<Config> configs(const Conv2dDesc& desc, const GlInfo& info) {
       if (b.shared_bytes > info.limits.max_shared_bytes ||
           static_cast<std::uint32_t>(b.invocations) > info.limits.max_invocations)
         continue;
-      found.push_back({{"gl." + std::string(v.name) + '.' + v.suffix(choice.tile), row, choice.tile},
-                       std::string_view(v.name) == "basic_64",
-                       guessed_time(v, choice, desc, info)});
+      Config config;
+      config.name = "gl." + std::string(v.name) + '.' + v.suffix(choice.tile);
+      config.row = row;
+      config.tile = choice.tile;
+      found.push_back({std::move(config), std::string_view(v.name) == "basic_64", guessed_time(v, choice, desc, info)});
     }
   }
   std::stable_sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) {

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "convrt/convrt.hpp"
+#include "core/even_out.hpp"
 #include "core/split.hpp"
 #include "fake_backend.hpp"
 #include "problem.hpp"
@@ -139,6 +140,13 @@ TEST(Split, SharesFollowRates) {
   EXPECT_EQ(parts[2].size(), 10);
   EXPECT_EQ(convrt::core::makespan(parts, rates), 10);
   EXPECT_EQ(convrt::core::cut({Axis::k, 0, 256}, std::vector<double>{1.03, 1})[0].size() % 8, 0) << "whole tiles";
+}
+
+TEST(Split, DevicesOfOneProductAreEqualWithinTheNoise) {
+  std::vector<double> rates = {100, 93, 140, 30, 99, 98};
+  const std::vector<std::size_t> products = {7, 7, 7, 7, 8, 0};
+  convrt::core::even_out(rates, products);
+  EXPECT_EQ(rates, (std::vector<double>{100, 100, 100, 30, 99, 98}));
 }
 
 TEST(MultiDevice, EqualsTheSingleDeviceOnEveryAxis) {

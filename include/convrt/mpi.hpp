@@ -25,7 +25,7 @@ struct DistributedOptions {
   PlanOptions plan =
       {};  ///< as for Conv2dPlan; an empty kernel: the kernel that rank 0 chose, where this device has it
   /// This rank's part of the images, relative to the other ranks' (0: none). Given by every rank or by none; empty: the
-  /// speed that each rank measures while the plan is made.
+  /// speed that each rank measures while the plan is made, equal for GPUs of one name that differ by little.
   std::optional<double> share = {};
   /// The longest that a call waits for other ranks at one point. Must exceed what the slowest rank takes to make its
   /// plan (tuning included) and to compute its part. Greater than 0, the same on every rank.
@@ -33,7 +33,8 @@ struct DistributedOptions {
 };
 
 /// A convolution whose images are dealt out to the ranks of a communicator; every rank holds all weights. The result
-/// equals that of one process with the same kernel, bit for bit where all ranks run one kernel (see `kernel`).
+/// equals that of one process with the same kernel and PlanOptions::batch_invariant, which holds here too, bit for bit
+/// where all ranks run one kernel (see `kernel`).
 ///
 /// The constructor, `run` and `run_local` are collective: every rank calls them, in the same order. An Error on one
 /// rank (bad argument, lost device) is thrown on every rank and leaves the plan usable, with two exceptions that end

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <condition_variable>
+#include <functional>
 #include <future>
 #include <limits>
 #include <map>
@@ -16,6 +17,7 @@
 #include <utility>
 
 #include "core/access.hpp"
+#include "core/even_out.hpp"
 #include "core/fail.hpp"
 #include "core/lane.hpp"
 #include "core/log.hpp"
@@ -32,7 +34,6 @@ namespace {
 constexpr double kWorthwhileGain = 0.1;      // a CPU that adds less than this stays with the copies it does anyway
 constexpr double kWorthwhileResident = 0.5;  // of tensors that stay where they are no trial can take its share away
 constexpr double kRebalance = 1.08;          // new plans cost time: only for a predicted gain above this
-constexpr double kAlike = 0.5;               // devices of one name are taken for equal within this
 constexpr double kCoarse = 1.15;  // an axis is too small where rounding to whole elements costs more than this
 
 // Each team is tried in as many of the first runs, the last once more; then the best, and another in so many runs.
@@ -321,12 +322,9 @@ MultiBuffer MultiDeviceState::allocate_src() {
     const std::scoped_lock lock(mutex_);
     rates = this->rates(&Lane::resident_gflops, kWorthwhileResident);
   }
-  // Devices of one name are one product: what sets them apart by little is the noise of a short measurement.
-  for (std::size_t i = 0; i < lanes_.size(); ++i)
-    for (std::size_t j = 0; j < i; ++j)
-      if (lanes_[i]->device().info().name == lanes_[j]->device().info().name &&
-          std::abs(rates[i] - rates[j]) <= kAlike * rates[j])
-        rates[i] = rates[j];
+  std::vector<std::size_t> products;
+  for (const auto& lane : lanes_) products.push_back(std::hash<std::string>()(lane->device().info().name));
+  even_out(rates, products);
   std::vector<int> images;
   for (const Part& part : cut({Axis::n, 0, n}, rates)) images.push_back(part.size());
   return allocate(images, n == 0 ? 0 : whole_.desc.src_size() / static_cast<std::size_t>(n));
@@ -354,16 +352,16 @@ void MultiDeviceState::enqueue(const MultiBuffer& src, MultiBuffer& dst) {
     if (src.images_[i] > 0) lanes_[i]->resident(src.images_[i]).enqueue(src.parts_[i], dst.parts_[i]);
 }
 
+// At once: each wait takes a while, also where its device is done long ago.
 void MultiDeviceState::synchronize() {
-  std::exception_ptr first;
-  for (const auto& lane : lanes_) {
-    try {
-      lane->device().synchronize();
-    } catch (...) {
-      if (!first) first = std::current_exception();
-    }
-  }
-  if (first) std::rethrow_exception(first);
+  std::vector<Job> jobs;
+  for (const auto& lane : lanes_) jobs.push_back({lane.get(), {}});
+  on_every_lane(jobs, [](Job& job) {
+    job.lane->device().synchronize();
+    return RunStats{};
+  });
+  for (const Job& job : jobs)
+    if (job.error) throw Error(*job.error);
 }
 
 std::vector<Share> MultiDeviceState::shares() const {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <new>
 #include <numeric>
@@ -12,6 +13,7 @@
 #include <utility>
 
 #include "convrt/mpi.hpp"
+#include "core/even_out.hpp"
 #include "core/fail.hpp"
 #include "core/overlap.hpp"
 
@@ -69,7 +71,9 @@ void expect_initialised() {
 
 struct DistributedPlan::State {
   State(const Device& on, const Conv2dDesc& problem, const DistributedOptions& wishes)
-      : device(on), desc(problem), options(wishes) {}
+      : device(on), desc(problem), options(wishes) {
+    options.plan.batch_invariant = true;  // for the bits to be those of one process, however the images are dealt out
+  }
 
   void connect(MPI_Comm parent);
   void prepare(std::span<const float> given_weights, std::span<const float> given_bias);
@@ -100,8 +104,8 @@ struct DistributedPlan::State {
   MPI_Comm comm = MPI_COMM_NULL;
   int rank = 0, ranks = 1;
   std::vector<int> images;
-  std::optional<Conv2dPlan> whole, local;  // local: this rank's images, where there are any
-  std::optional<Error> ended;              // why the communicator is of no use any more
+  std::optional<Conv2dPlan> base, local;  // of about a rank's images; of this rank's, where there are any
+  std::optional<Error> ended;             // why the communicator is of no use any more
 
   // In MPI's hands while requests are under way.
   std::vector<MPI_Request> requests;
@@ -111,8 +115,11 @@ struct DistributedPlan::State {
   std::array<char, 1024> text = {};
   std::vector<float> weights, bias, src, dst;  // src, dst: rank 0: of all other ranks; others: their own
   std::size_t bias_size = 0;
-  double my_share = 0;
-  std::vector<double> shares;
+  // What a rank says of itself: its share, and which product its GPU is (core::even_out). All of it doubles, for MPI.
+  struct Speed {
+    double share = 0, product = 0;
+  } my_speed;
+  std::vector<Speed> speeds;
 };
 
 void DistributedPlan::State::give_up(ErrorCode code, const std::string& message) {
@@ -223,14 +230,17 @@ void DistributedPlan::State::connect(MPI_Comm parent) {
 }
 
 void DistributedPlan::State::prepare(std::span<const float> given_weights, std::span<const float> given_bias) {
-  // Rank 0's plan first: what is wrong with it is wrong for all, and its kernel is everybody's.
+  // Rank 0's plan first: what is wrong with it is wrong for all, and its kernel, the one for about what a rank gets, is
+  // everybody's.
+  Conv2dDesc share = desc;
+  share.n = static_cast<int>((std::int64_t{desc.n} + ranks - 1) / ranks);
   agree(attempt([&] {
     desc.validate();
     if (rank != 0 && !(given_weights.empty() && given_bias.empty()))
       fail(ErrorCode::invalid_argument, "DistributedPlan: expected weights and bias on rank 0 alone, found ",
            given_weights.size(), " weights and ", given_bias.size(), " biases on rank ", rank,
            "; pass empty spans there: rank 0 sends its own");
-    if (rank == 0) whole.emplace(device, desc, given_weights, given_bias, options.plan);
+    if (rank == 0) base.emplace(device, share, given_weights, given_bias, options.plan);
     const std::string problem = desc.str();
     if (rank == 0) std::strncpy(text.data(), problem.c_str(), text.size() - 1);
   }));
@@ -249,7 +259,7 @@ void DistributedPlan::State::prepare(std::span<const float> given_weights, std::
   }));
 
   text = {};
-  if (whole) std::strncpy(text.data(), whole->kernel().c_str(), text.size() - 1);
+  if (base) std::strncpy(text.data(), base->kernel().c_str(), text.size() - 1);
   broadcast(text.data(), text.size(), 1, MPI_CHAR, 0);
   broadcast(weights.data(), weights.size(), sizeof(float), MPI_FLOAT, 0);
   broadcast(bias.data(), bias.size(), sizeof(float), MPI_FLOAT, 0);
@@ -258,10 +268,10 @@ void DistributedPlan::State::prepare(std::span<const float> given_weights, std::
     if (rank == 0) return;
     PlanOptions wishes = options.plan;
     if (wishes.kernel.empty()) {
-      const std::vector<std::string> kernels = device.kernels(desc);
+      const std::vector<std::string> kernels = device.kernels(share);
       if (std::find(kernels.begin(), kernels.end(), text.data()) != kernels.end()) wishes.kernel = text.data();
     }
-    whole.emplace(device, desc, weights, bias, wishes);
+    base.emplace(device, share, weights, bias, wishes);
   }));
   weights = {};
   bias = {};
@@ -270,12 +280,12 @@ void DistributedPlan::State::prepare(std::span<const float> given_weights, std::
 void DistributedPlan::State::share_out() {
   // Negative: measured, in images a second, which shares given are not.
   agree(attempt([&] {
-    shares.resize(static_cast<std::size_t>(ranks));
+    speeds.resize(static_cast<std::size_t>(ranks));
     if (options.share) {
-      my_share = *options.share;
+      my_speed.share = *options.share;
       return;
     }
-    const Conv2dPlan sample = whole->reshaped(std::max(1, desc.n / ranks), desc.h, desc.w);
+    const Conv2dPlan sample = base->reshaped(std::max(1, desc.n / ranks), desc.h, desc.w);
     std::vector<float> from(sample.desc().src_size()), to(sample.desc().dst_size());
     double best_ms = std::numeric_limits<double>::infinity();
     for (int i = 0; i < 3; ++i) {
@@ -283,23 +293,33 @@ void DistributedPlan::State::share_out() {
       sample.run(from, to);
       best_ms = std::min(best_ms, milliseconds(Clock::now() - start));
     }
-    my_share = -1 / std::max(best_ms, 1e-6);
+    my_speed.share = -1 / std::max(best_ms, 1e-6);
+    // Processors of one name differ by the cores that each rank was given.
+    if (device.info().id != "cpu")
+      my_speed.product = static_cast<double>(std::hash<std::string>()(device.info().name) >> 12U);  // exact as a double
   }));
-  check(MPI_Iallgather(&my_share, 1, MPI_DOUBLE, shares.data(), 1, MPI_DOUBLE, comm, &requests.emplace_back()),
+  check(MPI_Iallgather(&my_speed, 2, MPI_DOUBLE, speeds.data(), 2, MPI_DOUBLE, comm, &requests.emplace_back()),
         "comparing speeds");
   wait("comparing speeds");
   agree(attempt([&] {
+    std::vector<double> shares;
+    std::vector<std::size_t> products;
+    for (const Speed& speed : speeds) {
+      shares.push_back(speed.share);
+      products.push_back(static_cast<std::size_t>(speed.product));
+    }
     const auto measured = std::count_if(shares.begin(), shares.end(), [](double s) { return s < 0; });
     if (measured != 0 && measured != ranks)
       fail(ErrorCode::invalid_argument,
            "DistributedOptions::share: expected it to be given by every rank or by none, found it on ",
            ranks - measured, " of ", ranks);
     for (double& s : shares) s = std::abs(s);
+    if (measured != 0) core::even_out(shares, products);
     if (!std::any_of(shares.begin(), shares.end(), [](double s) { return s > 0; }))
       fail(ErrorCode::invalid_argument,
            "DistributedOptions::share: expected a rank with more than 0, found 0 on every rank");
     images = apportion(desc.n, shares);
-    if (const int n = part(rank).n; n > 0) local.emplace(whole->reshaped(n, desc.h, desc.w));
+    if (const int n = part(rank).n; n > 0) local.emplace(base->reshaped(n, desc.h, desc.w));
   }));
 }
 
@@ -416,7 +436,7 @@ const Conv2dDesc& DistributedPlan::desc() const { return state_->desc; }
 Conv2dDesc DistributedPlan::local_desc() const { return state_->part(state_->rank); }
 const std::vector<int>& DistributedPlan::images() const { return state_->images; }
 const Device& DistributedPlan::device() const { return state_->device; }
-std::string DistributedPlan::kernel() const { return state_->whole->kernel(); }
+std::string DistributedPlan::kernel() const { return state_->base->kernel(); }
 int DistributedPlan::rank() const { return state_->rank; }
 int DistributedPlan::ranks() const { return state_->ranks; }
 

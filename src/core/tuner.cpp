@@ -84,6 +84,8 @@ struct Bench {
   }
   bool resident() const { return !backend.host_memory(); }
   bool software() const { return backend.info().software; }
+  /// Whether a first look says little: a GPU's clock may be anywhere after what the host did meanwhile.
+  bool cold() const { return resident() && !software(); }
 
   /// One run into a dst that holds nothing right yet.
   void run(const PreparedConv& conv) {
@@ -140,8 +142,7 @@ void time(Bench& bench, const PreparedConv& conv, double best_ms, TuneResult& re
   while (times.size() < kMostRuns && (times.size() < kFewestRuns || spent < kEnoughMs)) {
     times.push_back(bench.series(conv, 1));
     spent += times.back();
-    // A look at a GPU whose clock may be anywhere says little: the finals decide.
-    if (bench.resident() && !bench.software() && times.size() == 2) break;
+    if (bench.cold() && times.size() == 2) break;  // the finals decide
     // Clearly beaten: its place among the others needs no precision.
     if (best_ms > 0 && times.size() >= 2 && times.back() > 2 * best_ms && times.front() > 2 * best_ms) break;
   }
@@ -230,7 +231,8 @@ class Search {
       else
         try_one(bench, kernel, kernels.size());
     }
-    if (!stopped) finals(bench);
+    // Out of time, a cold device's first looks are still no times to keep.
+    if (!stopped || (bench.cold() && !options_.cancel.stop_requested())) finals(bench);
     report_.complete = !stopped;
     rank(report_.results);
     if (const std::string best = report_.best(); !best.empty())
@@ -272,7 +274,7 @@ class Search {
   // Successive halving: the best measured now once more, in turn, so that a slow moment falls on all of them. The lower
   // quartile counts: disturbances only ever add time.
   void finals(Bench& bench) {
-    if (candidates_.size() < 2) return;
+    if (candidates_.size() < (bench.cold() ? 1 : 2)) return;
     std::vector<Candidate*> left;
     for (Candidate& c : candidates_) left.push_back(&c);
     const auto ms = [](const Candidate* c) { return c->times.empty() ? c->result.ms : quantile(c->times, 0.25); };
@@ -282,24 +284,26 @@ class Search {
       std::erase_if(left, [&](auto* c) { return ms(c) > limit; });
       if (left.size() > round.most) left.resize(round.most);
     };
-    // The first look at a GPU may have been at any clock, so it excludes nobody.
-    const bool cold = bench.resident() && !bench.software();
-    if (!cold) keep({1.3, 4});
-    if (left.size() < 2) return;
-    const auto round_of = [&] {
+    // A cold device's first looks exclude nobody, and all are timed anew once, over the budget or not.
+    if (!bench.cold()) {
+      keep({1.3, 4});
+      if (left.size() < 2) return;
+    }
+    const auto round_of = [&](bool whatever_it_takes) {
       for (Candidate* c : left) {
         c->times.push_back(bench.series(*c->conv, Bench::runs_a_series(ms(c))));
-        if (over()) return false;
+        if (!whatever_it_takes && over()) return false;
       }
       return true;
     };
-    if (cold) {
+    if (bench.cold()) {
       const auto start = Clock::now();
       while (milliseconds(Clock::now() - start) < kWarmUpMs)
         for (const Candidate* c : left) bench.series(*c->conv, Bench::runs_a_series(ms(c)));
     }
+    bool first = bench.cold();
     for (const Round& round : kFinals) {
-      if (!round_of()) break;
+      if (!round_of(std::exchange(first, false))) break;
       keep(round);
     }
     for (Candidate& c : candidates_) {

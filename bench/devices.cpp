@@ -27,7 +27,8 @@ namespace convrt::bench {
 namespace {
 
 constexpr int kWarmUp = 12;  // runs until teams and shares have settled
-constexpr double kQueue_ms = 40;
+constexpr double kQueue_ms = 100;
+constexpr int kLongestQueue = 2048;
 
 /// Brings pieces of a tensor to one device and its result back as an executor does, without a convolution between them.
 class Copies {
@@ -86,7 +87,7 @@ class Copies {
 
 struct Times {
   double resident_ms = 0;  ///< tensors on the devices
-  double host_ms = 0;      ///< from and to host memory, one run after another
+  double host_ms = 0;      ///< from and to host memory, one run after another; 0: not timed
 };
 
 /// One layer: its tensors and what all its results are compared with.
@@ -100,6 +101,7 @@ class Layer {
                       .tune = options.tuned ? Tune::cached : Tune::off,
                       .accuracy = options.accuracy}),
         dst(desc.dst_size(), std::numeric_limits<float>::quiet_NaN()),
+        end_to_end_(options.end_to_end),
         series_ms_(series_ms) {
     if (desc.accumulate)
       core::fail(ErrorCode::invalid_argument, "--devices: ", desc.str(), " adds to dst, and runs would add up");
@@ -114,6 +116,7 @@ class Layer {
     times.resident_ms = resident([&] { plan.enqueue(from, to); }, [&] { device.synchronize(); });
     to.download(dst);
     check(plan.kernel(), device.info().id);
+    if (!end_to_end_) return times;
     MultiDevicePlan streamed({device}, desc, weights, {},
                              plan_options);  // which overlaps copies, as several devices do
     for (int i = 0; i < kWarmUp; ++i) streamed.run(src, dst);
@@ -135,6 +138,8 @@ class Layer {
     times.resident_ms = resident([&] { plan.enqueue(from, to); }, [&] { plan.synchronize(); });
     to.download(dst);
     check(plan_options.kernel, "all devices");
+    shares = plan.shares();
+    if (!end_to_end_) return times;
     for (int i = 0; i < kWarmUp; ++i) plan.run(src, dst);
     times.host_ms = time_each(
         series_ms_, 0, [&] { plan.run(src, dst); }, [] {});
@@ -161,7 +166,7 @@ class Layer {
     queue(8);
     const auto start = std::chrono::steady_clock::now();
     queue(8);
-    const int runs = std::clamp(static_cast<int>(8 * kQueue_ms / ms_since(start)), 8, 512);
+    const int runs = std::clamp(static_cast<int>(8 * kQueue_ms / ms_since(start)), 8, kLongestQueue);
     return time_each(
                series_ms_, 0, [&] { queue(runs); }, [] {}) /
            runs;
@@ -209,6 +214,7 @@ class Layer {
     return dst;
   }
 
+  const bool end_to_end_;
   const double series_ms_;
 };
 
@@ -230,9 +236,12 @@ bool bench_devices(std::ostream& out, const Options& options, const DevicesOptio
         progress.clear();
         out << "  " << std::left << std::setw(14) << what << std::right << std::fixed << std::setprecision(3)
             << std::setw(10) << times.resident_ms << " ms " << std::setprecision(0) << std::setw(8)
-            << d.flops() / times.resident_ms * 1e-6 << " GFLOP/s resident " << std::setprecision(3) << std::setw(10)
-            << times.host_ms << " ms " << std::setprecision(0) << std::setw(8) << d.n / times.host_ms * 1e3
-            << " images/s " << std::setw(8) << d.flops() / times.host_ms * 1e-6 << " GFLOP/s from host memory\n";
+            << d.flops() / times.resident_ms * 1e-6 << " GFLOP/s resident";
+        if (options.end_to_end)
+          out << ' ' << std::setprecision(3) << std::setw(10) << times.host_ms << " ms " << std::setprecision(0)
+              << std::setw(8) << d.n / times.host_ms * 1e3 << " images/s " << std::setw(8)
+              << d.flops() / times.host_ms * 1e-6 << " GFLOP/s from host memory";
+        out << '\n';
       };
       out << '\n' << workload.name << ' ' << d.str() << '\n';
       Times best = {1e30, 1e30};
@@ -249,24 +258,32 @@ bool bench_devices(std::ostream& out, const Options& options, const DevicesOptio
       const Times all = layer.together(devices, shares, images, copies_ms);
       line("together", all);
       resident_gain.push_back(best.resident_ms / all.resident_ms);
-      host_gain.push_back(best.host_ms / all.host_ms);
-      const double bound_ms = std::max(copies_ms, all.resident_ms);
-      host_share.push_back(bound_ms / all.host_ms);
-      out << std::setprecision(2) << "  of the best alone: resident " << resident_gain.back() << ", from host memory "
-          << host_gain.back() << "; copies alone " << std::setprecision(3) << copies_ms << " ms, "
-          << std::setprecision(0) << 100 * host_share.back() << " % of the bound by copies and kernels\n  shares:";
-      for (std::size_t i = 0; i < shares.size(); ++i)
-        out << ' ' << shares[i].device << ' ' << std::setprecision(1) << 100 * shares[i].fraction << " % (" << images[i]
-            << " images resident)";
-      out << '\n';
+      out << std::setprecision(2) << "  of the best alone: resident " << resident_gain.back();
+      if (options.end_to_end) {
+        host_gain.push_back(best.host_ms / all.host_ms);
+        const double bound_ms = std::max(copies_ms, all.resident_ms);
+        host_share.push_back(bound_ms / all.host_ms);
+        out << ", from host memory " << host_gain.back() << "; copies alone " << std::setprecision(3) << copies_ms
+            << " ms, " << std::setprecision(0) << 100 * host_share.back() << " % of the bound by copies and kernels";
+      }
+      out << "\n  shares:";
+      for (std::size_t i = 0; i < shares.size(); ++i) {
+        out << ' ' << shares[i].device << ' ' << images[i] << " images resident";
+        if (options.end_to_end)
+          out << ", " << std::setprecision(1) << 100 * shares[i].fraction << " % from host memory";
+        out << (i + 1 < shares.size() ? ";" : "\n");
+      }
       if (!layer.wrong.empty()) out << "  WRONG: " << layer.wrong << '\n';
       right = right && layer.wrong.empty();
       out.flush();
     }
   }
   out << std::setprecision(2) << "\ntogether / best alone, geomean of " << resident_gain.size() << ": resident "
-      << geomean(resident_gain) << ", from host memory " << geomean(host_gain) << " (" << geomean(host_share)
-      << " of the bound by copies and kernels)\n";
+      << geomean(resident_gain);
+  if (options.end_to_end)
+    out << ", from host memory " << geomean(host_gain) << " (" << geomean(host_share)
+        << " of the bound by copies and kernels)";
+  out << '\n';
   return right;
 }
 

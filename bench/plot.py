@@ -2,7 +2,7 @@
 """Draws what bench/run measured: a roofline and, against the peer, bars. Reads convrt_bench --json, writes SVG and PNG.
 
 usage: plot.py RESULTS.json [--out=PREFIX] [--threads=N] [--layout=nchw|nhwc]
-       plot.py TRACE.json [--out=PREFIX] [--ms=LENGTH]     a timeline of what CONVRT_TRACE=TRACE.json wrote
+       plot.py TRACE.json [--out=PREFIX] [--ms=LENGTH] [--end=MS]     a timeline of what CONVRT_TRACE=TRACE.json wrote
 """
 import argparse
 import json
@@ -183,32 +183,36 @@ STAGE_COLORS = {"copy in": "#E69F00", "upload": "#0072B2", "compute": "#D55E00",
                 "fence": "#B5B5B5", "copy out": "#CC79A7", "dispatch": "#000000"}
 
 
-def timeline(events, length_ms, prefix):
-    """A row for every track of a trace, a bar for every stage; its last `length_ms`, when all is in steady state."""
+def timeline(events, length_ms, end_ms, prefix):
+    """A row for every track of a trace, a bar for every stage; the `length_ms` that end `end_ms` before its last event:
+    late in a trace all is in steady state."""
     groups = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     tracks = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
     spans = [e for e in events if e["ph"] == "X"]
     if not spans:
         return
-    end = max(e["ts"] + e["dur"] for e in spans)
+    end = max(e["ts"] + e["dur"] for e in spans) - end_ms * 1e3
     begin = max(end - length_ms * 1e3, min(e["ts"] for e in spans))
-    rows = sorted({(e["pid"], e["tid"]) for e in spans if e["ts"] + e["dur"] > begin},
-                  key=lambda row: (row[0], tracks[row]))
+    rows = sorted({(e["pid"], e["tid"]) for e in spans if e["ts"] + e["dur"] > begin and e["ts"] < end},
+                  key=lambda row: (groups[row[0]], row[0], tracks[row]))
     figure, axes = plt.subplots(figsize=(11, 1.4 + 0.5 * len(rows)))
     for e in spans:
-        if e["ts"] + e["dur"] < begin:
+        if e["ts"] + e["dur"] <= begin or e["ts"] >= end:
             continue
         stage = e["name"].rsplit(" ", 1)[0]
         start = max(e["ts"], begin)
-        axes.barh(rows.index((e["pid"], e["tid"])), (e["ts"] + e["dur"] - start) / 1e3, left=(start - begin) / 1e3,
+        axes.barh(rows.index((e["pid"], e["tid"])), (min(e["ts"] + e["dur"], end) - start) / 1e3, left=(start - begin) / 1e3,
                   height=0.7, color=STAGE_COLORS.get(stage, "#56B4E9"), edgecolor="white", linewidth=0.3)
-    axes.set_yticks(range(len(rows)), [tracks[row] for row in rows], fontsize=8)
+    names = {pid: groups[pid].split(" ", 1)[0] for pid, _ in rows}  # of an executor's group: the device
+    several = len(set(names.values())) > 1
+    axes.set_yticks(range(len(rows)), [f"{names[row[0]]}  {tracks[row]}" if several else tracks[row] for row in rows],
+                    fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds")
-    axes.set_title("; ".join(groups[pid] for pid in sorted({row[0] for row in rows})), loc="left", fontsize=9)
+    axes.set_title(groups[rows[0][0]] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), loc="left", fontsize=9)
     for stage, color in STAGE_COLORS.items():
         axes.barh([0], [0], color=color, label=stage)
-    axes.legend(fontsize=7.5, ncol=7, loc="lower left", bbox_to_anchor=(0, 1.08), frameon=False)
+    axes.legend(fontsize=7.5, ncol=7, loc="lower left", bbox_to_anchor=(0, 1 + 0.4 / (0.5 * len(rows))), frameon=False)
     save(figure, prefix, "timeline")
 
 
@@ -219,10 +223,11 @@ def main():
     parser.add_argument("--threads", type=int, action="append", help="default: every count in the results")
     parser.add_argument("--layout", choices=["nchw", "nhwc"], action="append", help="default: both")
     parser.add_argument("--ms", type=float, default=20, help="length of a timeline, milliseconds")
+    parser.add_argument("--end", type=float, default=0, help="how long before the trace's end a timeline ends, milliseconds")
     arguments = parser.parse_args()
     session = json.loads(arguments.results.read_text())
     if isinstance(session, list):
-        timeline(session, arguments.ms, arguments.out)
+        timeline(session, arguments.ms, arguments.end, arguments.out)
         return
     if session.get("format") != "convrt_bench 1":
         parser.error(f"{arguments.results}: expected a file of convrt_bench --json, format \"convrt_bench 1\"")

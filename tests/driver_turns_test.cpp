@@ -25,7 +25,7 @@ TEST(DriverTurns, OneAtATimeAndEverybodysComes) {
       while (!stop) {
         if (!turns.take(&count)) continue;  // a busy machine
         if (++inside > 1) ++together;
-        while (!turns.over(&count) && !stop) std::this_thread::sleep_for(50us);
+        while (!turns.over(&count, 100us) && !stop) std::this_thread::sleep_for(50us);
         ++count;
         --inside;
         turns.leave(&count);
@@ -44,8 +44,8 @@ TEST(DriverTurns, LastUntilAnotherWaits) {
   EXPECT_TRUE(turns.take(&a));
   EXPECT_TRUE(turns.take(&a));  // still
   std::this_thread::sleep_for(2ms);
-  EXPECT_FALSE(turns.over(&a)) << "nobody waits";
-  EXPECT_FALSE(turns.over(&b)) << "never its turn";
+  EXPECT_FALSE(turns.over(&a, 100us)) << "nobody waits";
+  EXPECT_FALSE(turns.over(&b, 100us)) << "never its turn";
   turns.leave(&b);  // not its to end
   std::atomic<bool> has = false;
   std::thread other([&] {
@@ -54,7 +54,7 @@ TEST(DriverTurns, LastUntilAnotherWaits) {
     has = true;
     turns.leave(&b);
   });
-  while (!turns.over(&a)) std::this_thread::yield();
+  while (!turns.over(&a, 100us)) std::this_thread::yield();
   EXPECT_FALSE(has);
   turns.leave(&a);
   other.join();

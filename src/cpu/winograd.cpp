@@ -122,14 +122,13 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
   return found;
 }
 
-// Of kCount filters from one channel of `weights` on, `step` floats apart, only `count` of which exist.
-template <std::ptrdiff_t kCount>
-void pack_filters(int m, const float* weights, std::ptrdiff_t step, std::ptrdiff_t count, float* to,
-                  std::ptrdiff_t point_floats) {
-  double w[3][3][kCount] = {};
-  for (std::ptrdiff_t f = 0; f < std::min(count, kCount); ++f)
-    for (int tap = 0; tap < 9; ++tap) w[tap % 3][tap / 3][f] = weights[f * step + tap];
-  core::transform_filters(m, w, to, point_floats);
+// `count` filters, `step` floats apart, of which only `exist` are there; the others count as zeros.
+void pack_filters(const WinogradForm& form, const float* weights, std::ptrdiff_t step, int count, std::ptrdiff_t exist,
+                  float* to, std::ptrdiff_t point_floats) {
+  if (exist >= count) return form.transform_filters(weights, step, count, to, point_floats);
+  float padded[kFilterLine * 9] = {};
+  for (std::ptrdiff_t f = 0; f < exist; ++f) std::copy_n(weights + f * step, 9, padded + 9 * f);
+  form.transform_filters(padded, 9, count, to, point_floats);
 }
 
 AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads) {
@@ -150,10 +149,9 @@ AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<con
       for (std::ptrdiff_t i = 0; i < width;) {
         const std::ptrdiff_t k = first + i;
         const float* from = weights.data() + ((group * k_end + k) * c_end + c) * 9;
-        // Whole cache lines where there are as many: the points often lie a multiple of 4 KiB apart.
-        const bool line = width - i >= 16;
-        (line ? pack_filters<16> : pack_filters<4>)(m, from, c_end * 9, k_end - k, to + c * width + i, point_floats);
-        i += line ? 16 : 4;
+        const int count = width - i >= kFilterLine ? kFilterLine : kFilterQuad;
+        pack_filters(form, from, c_end * 9, count, k_end - k, to + c * width + i, point_floats);
+        i += count;
       }
   });
   return packed;

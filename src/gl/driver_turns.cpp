@@ -32,9 +32,9 @@ bool DriverTurns::take(const void* who) {
   return mine;
 }
 
-bool DriverTurns::over(const void* who) {
+bool DriverTurns::over(const void* who, std::chrono::microseconds length) {
   const std::scoped_lock lock(mutex_);
-  return holder_ == who && waiting_ > 0 && Clock::now() - since_ >= kTurn;
+  return holder_ == who && waiting_ > 0 && Clock::now() - since_ >= length;
 }
 
 bool DriverTurns::shared() {

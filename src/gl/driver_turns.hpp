@@ -24,16 +24,14 @@ class DriverTurns {
   bool take(const void* who);
   /// Takes the turn if that needs no waiting.
   bool try_take(const void* who);
-  /// Whether `who` has had it for kTurn while others wait.
-  bool over(const void* who);
+  /// Whether `who` has had it for `length` while others wait.
+  bool over(const void* who, std::chrono::microseconds length);
   /// Whether two have taken turns within kRecent: then nobody should wait inside the driver.
   bool shared();
   /// Ends `who`'s turn; nothing where it is not `who`'s.
   void leave(const void* who);
 
  private:
-  // Long beside a hand-over (tens of microseconds), short beside the work that a device has in its queue meanwhile.
-  static constexpr auto kTurn = std::chrono::microseconds(100);
   static constexpr auto kPatience = std::chrono::milliseconds(20);
   static constexpr auto kRecent = std::chrono::milliseconds(10);
 

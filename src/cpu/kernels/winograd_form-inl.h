@@ -18,6 +18,7 @@
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/rows-inl.h"
 #include "cpu/kernels/turn-inl.h"
+#include "cpu/kernels/winograd_filters-inl.h"
 #include "cpu/kernels/winograd_kernels.hpp"
 #include "cpu/kernels/winograd_multiply-inl.h"
 #include "cpu/kernels/winograd_tile-inl.h"
@@ -468,7 +469,8 @@ class Winograd {
  public:
   static constexpr WinogradForm form() {
     constexpr std::size_t staged = kLine * kPoints * kLanes;
-    return {kSegmentTiles, kPanel, kLanes, &v_floats, &m_floats, staged, &transform_input, &multiply};
+    return {kSegmentTiles, kPanel,           kLanes,   &transform_filters<m>, &v_floats, &m_floats,
+            staged,        &transform_input, &multiply};
   }
 };
 

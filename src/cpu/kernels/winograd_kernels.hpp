@@ -17,6 +17,10 @@ namespace convrt::cpu {
 /// block to stay in L2 up to 128 channels.
 constexpr int kWinogradTiles = 48;
 
+/// Filters transformed together: a whole cache line of them, for the points often lie a multiple of 4 KiB apart, or a
+/// quarter.
+constexpr int kFilterLine = 16, kFilterQuad = 4;
+
 /// One group of a convolution as the kernels see it.
 struct WinogradShape {
   int c = 0, k = 0;                        ///< of the group
@@ -48,6 +52,8 @@ struct WinogradForm {
   int segment_tiles;  ///< most neighbours of a tile row that are transformed together
   int panel;          ///< filters of a weight panel
   int filter_step;    ///< k is padded to a multiple of this
+  /// kFilterLine or kFilterQuad filters [3][3], `step` floats apart, each rounded once, to[point * stride + filter].
+  void (*transform_filters)(const float* weights, std::ptrdiff_t step, int count, float* to, std::ptrdiff_t stride);
   std::size_t (*v_floats)(int c, int tiles);
   std::size_t (*m_floats)(int tiles);
   std::size_t staging_floats;

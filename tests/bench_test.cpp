@@ -324,9 +324,15 @@ TEST(Modes, DevicesTogetherAreCheckedAndStandBesideEachAlone) {
   options.problems = {"n5c3h9w9k4r3s3ph1pw1", "n3c3h9w9k4r3s3ph1pw1+nhwc"};
   std::ostringstream out;
   EXPECT_TRUE(bench_devices(out, options, {.ids = {"cpu"}, .series_ms = 3})) << out.str();
-  EXPECT_NE(out.str().find("shares: cpu 100.0 % (5 images resident)"), std::string::npos) << out.str();
+  EXPECT_NE(out.str().find("shares: cpu 5 images resident, 100.0 % from host memory"), std::string::npos) << out.str();
   EXPECT_NE(out.str().find("geomean of 2"), std::string::npos) << out.str();
   EXPECT_EQ(out.str().find("WRONG"), std::string::npos) << out.str();
+
+  options.end_to_end = false;
+  std::ostringstream resident;
+  EXPECT_TRUE(bench_devices(resident, options, {.ids = {"cpu"}, .series_ms = 3})) << resident.str();
+  EXPECT_NE(resident.str().find("shares: cpu 5 images resident\n"), std::string::npos) << resident.str();
+  EXPECT_EQ(resident.str().find("from host memory"), std::string::npos) << resident.str();
 }
 
 TEST(Modes, PlansStandBesideCopiesOfTheirBytes) {

@@ -121,10 +121,10 @@ TEST_F(Tuner, MeasuresOnlyTheFirstOfEachKind) {
 // A first look in a slow moment must not decide: the finals measure the best again, in turns.
 TEST_F(Tuner, ASlowMomentDoesNotDecide) {
   const auto slow_at_first = [](int run) {
-    if (run < 12) std::this_thread::sleep_for(2400us);
+    if (run < 7) std::this_thread::sleep_for(4200us);  // the first look, and the check before it
   };
-  const auto backend = device({{.name = "fake.steady", .delay = 4ms},
-                               {.name = "fake.better", .before_run = slow_at_first, .delay = 2ms},
+  const auto backend = device({{.name = "fake.steady", .delay = 8ms},
+                               {.name = "fake.better", .before_run = slow_at_first, .delay = 4ms},
                                {.name = "fake.reference"}});
   const TuneReport report = tune(backend->device(), kProblem);
   EXPECT_EQ(report.best(), "fake.better");

@@ -123,10 +123,10 @@ typedef enum convrt_tune_mode { CONVRT_TUNE_OFF = 0, CONVRT_TUNE_CACHED = 1, CON
 /** convrt::PlanOptions (see plan.hpp). NULL instead of a pointer to it means the defaults. */
 typedef struct convrt_plan_options {
   size_t struct_size;
-  const char* kernel; /**< full name or prefix; NULL: chosen for you */
-  int tune;           /**< convrt_tune_mode */
-  int accuracy;       /**< convrt_accuracy */
-  int threads;        /**< CPU: most threads one run may use; 0: all cores */
+  const char* kernel;  /**< full name or prefix; NULL: chosen for you */
+  int tune;            /**< convrt_tune_mode */
+  int accuracy;        /**< convrt_accuracy */
+  int threads;         /**< CPU: most threads one run may use; 0: all cores */
   int batch_invariant; /**< not 0: an image's bits do not depend on the batch */
 } convrt_plan_options;
 

@@ -18,7 +18,7 @@ bool is_channel(const Variant& v) { return v.name.back() == 'k'; }
 
 std::span<const TileSize> tiles(Isa isa) {
   static constexpr TileSize wide[] = {{14, 2, false}, {8, 3, false}, {14, 2, true}, {6, 4, true}};
-  static constexpr TileSize narrow[] = {{6, 2, false}, {4, 3, false}, {6, 2, true}};
+  static constexpr TileSize narrow[] = {{6, 2, false}, {4, 3, false}, {6, 2, true}, {4, 3, true}};
   static constexpr TileSize neon[] = {{10, 2, false}, {6, 3, false}, {10, 2, true}, {5, 4, true}};
   if (isa == Isa::neon) return neon;
   return isa == Isa::avx512 ? std::span<const TileSize>(wide) : narrow;
@@ -44,6 +44,11 @@ class Cycles {
     // In NCHW each step of a 1x1 reduction meets another page.
     const bool pages = !s_.nhwc && s_.r * s_.s == 1 && s_.h * s_.w > 1024;
     const double depth = real_taps() * as_double(s_.group_c) * (conflict ? 1.25 : pages ? 1.12 : 1);
+    // There a step's few neighbouring elements are a line, or with a stride two, of their own. Small planes follow each
+    // other within what the hardware guesses.
+    const bool far = !s_.nhwc && s_.r * s_.s == 1 && s_.h * s_.w > 512;
+    const double fetch = !s_.nhwc && s_.r * s_.s == 1 && s_.stride_w > 1 ? 10.5 : far ? 7.7 : 0;
+    const double stall = pipes_ > 1 ? 0.25 : 0;       // of three vectors of weights for few pixels: they leave L1
     const double element_cycles = s_.nhwc ? 0 : 0.6;  // transposed stores
     double cycles = 0;
     for_both_sizes(blocks, [&](Index vec, Index vec_count) {
@@ -53,7 +58,8 @@ class Cycles {
       for_both_sizes(tiles, [&](Index px, Index px_count) {
         const double tile =
             40 + 15 * as_double(s_.r * s_.s) + as_double(px * vec) * (4 + as_double(lanes_) * element_cycles);
-        cycles += as_double(vec_count * px_count) * (depth * std::max(step(px, vec), stream) + tile);
+        cycles += as_double(vec_count * px_count) *
+                  (depth * std::max({step(px, vec) + (vec > 2 ? stall : 0), stream, fetch}) + tile);
       });
     });
     return cycles * as_double(s_.groups * s_.n * s_.p);
@@ -81,10 +87,11 @@ class Cycles {
     if (split.size > 0) visit(split.size, split.parts - split.extra);
   }
 
-  // One step of the reduction of a register tile: bound by multiply-adds or by loads.
+  // One step of the reduction of a register tile: bound by multiply-adds, by their latency or by loads.
   double step(Index rows, Index vectors) const {
     const double loads = pipes_ > 1 ? as_double(rows + vectors) / 2 : as_double(rows) / 2 + as_double(vectors);
-    return std::max(as_double(rows * vectors) / pipes_, loads) + 0.1 * as_double(rows);
+    constexpr double kLatency = 4;  // of the multiply-add that the next step's continues
+    return std::max({as_double(rows * vectors) / pipes_, loads, kLatency}) + 0.1 * as_double(rows);
   }
 
   // Taps of an average pixel that do not fall into the padding.

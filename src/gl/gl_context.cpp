@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <utility>
+#include <vector>
 
 #include "core/fail.hpp"
 #include "core/log.hpp"
@@ -43,6 +45,54 @@ bool is_lost(const std::exception_ptr& error) {
     return false;
   }
 }
+
+/// Owner threads that nobody waits for, since they may hang in the driver: those of lost contexts. But the driver tears
+/// itself down when the process ends, and a thread of ours inside it would crash then: what ends in time is joined.
+class Stragglers {
+ public:
+  using Ended = std::shared_ptr<std::atomic<bool>>;
+
+  static Stragglers& instance() {
+    static auto& all = *new Stragglers;  // for good: threads may outlive static objects
+    return all;
+  }
+
+  /// `thread` stays the caller's where this throws.
+  void add(std::thread& thread, Ended ended) {
+    const std::scoped_lock lock(mutex_);
+    // Registered after the driver was loaded, this runs before it goes.
+    static const int registered = std::atexit([] { instance().leave(); });
+    (void)registered;
+    join_ended();
+    threads_.reserve(threads_.size() + 1);
+    threads_.emplace_back(std::move(thread), std::move(ended));
+  }
+
+ private:
+  void join_ended() {
+    std::erase_if(threads_, [](auto& straggler) {
+      if (!*straggler.second) return false;
+      straggler.first.join();  // its thread-local data is gone then, of which the driver has some
+      return true;
+    });
+  }
+
+  void leave() noexcept {
+    const std::scoped_lock lock(mutex_);
+    if (getpid() == process_)
+      for (const auto deadline = Clock::now() + std::chrono::seconds(2);
+           !threads_.empty() && Clock::now() < deadline;) {
+        join_ended();
+        if (!threads_.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    for (auto& straggler : threads_) straggler.first.detach();
+    threads_.clear();
+  }
+
+  const pid_t process_ = getpid();
+  std::mutex mutex_;
+  std::vector<std::pair<std::thread, Ended>> threads_;
+};
 
 const char* name_of(GLenum error) {
   switch (error) {
@@ -111,9 +161,12 @@ std::shared_ptr<GlContext> GlContext::open(const EglDevice& device, const Option
   std::shared_ptr<GlContext> context(new GlContext(options, std::move(errors)));
   std::promise<void> opened;
   std::future<void> ready = opened.get_future();
-  context->thread_ = std::thread([context, device, from = share, promise = std::move(opened)]() mutable {
-    context->loop(device, std::exchange(from, nullptr), std::move(promise));
-  });
+  context->thread_ = std::thread(
+      [self = context, device, from = share, promise = std::move(opened), ended = context->gone_]() mutable {
+        self->loop(device, std::exchange(from, nullptr), std::move(promise));
+        self.reset();
+        *ended = true;
+      });
   try {
     ready.get();
   } catch (...) {
@@ -124,7 +177,14 @@ std::shared_ptr<GlContext> GlContext::open(const EglDevice& device, const Option
 }
 
 // The thread holds a reference: whoever drops the last one, the thread is at its end.
-GlContext::~GlContext() {
+GlContext::~GlContext() { let_go(); }
+
+void GlContext::let_go() noexcept {
+  if (!thread_.joinable()) return;
+  try {
+    if (getpid() == process_) Stragglers::instance().add(thread_, gone_);
+  } catch (...) {  // no memory for the list
+  }
   if (thread_.joinable()) thread_.detach();
 }
 
@@ -139,7 +199,7 @@ void GlContext::close() {
   if (alive() && thread_.get_id() != std::this_thread::get_id())
     thread_.join();
   else
-    thread_.detach();
+    let_go();
 }
 
 void GlContext::push(Item item) {

@@ -155,11 +155,13 @@ class GlContext : public std::enable_shared_from_this<GlContext> {
   void settle(GlState& state);
   void flush(GlState& state);
   bool drop(const std::exception_ptr& error);
+  void let_go() noexcept;
   void lose(const std::exception_ptr& error);
 
   const Options options_;
   const std::shared_ptr<ErrorSlot> errors_;
   const pid_t process_;
+  const std::shared_ptr<std::atomic<bool>> gone_ = std::make_shared<std::atomic<bool>>(false);  // with its thread
   std::unique_ptr<EglContext> egl_;  // destroyed with this, not with the thread: mapped memory may be in use until then
   GlInfo info_;
 

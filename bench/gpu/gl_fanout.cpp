@@ -9,7 +9,6 @@
 // with the first device's.
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <functional>
@@ -18,17 +17,17 @@
 #include <vector>
 
 #include "convrt/convrt.hpp"
+#include "series.hpp"
+#include "statistics.hpp"
 
 namespace {
 
 using namespace convrt;
+using bench::median;
+using bench::ms_since;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kRounds = 200, kQueues = 7;
-
-double ms_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 double cpu_ms() {
   rusage usage = {};
@@ -86,10 +85,6 @@ void measure(const char* what, std::vector<Lane>& lanes, const std::function<voi
     cpu.push_back((cpu_ms() - cpu_before) / kRounds);
     waited.push_back(static_cast<double>(waits() - waits_before) / kRounds);
   }
-  const auto median = [](std::vector<double> list) {
-    std::nth_element(list.begin(), list.begin() + kQueues / 2, list.end());
-    return list[kQueues / 2];
-  };
   std::printf("  %zu devices, %-22s %8.4f ms a round, enqueued in %8.4f, processor %8.4f ms, %6.1f waits\n",
               lanes.size(), what, median(ms), median(told), median(cpu), median(waited));
 }

@@ -17,7 +17,7 @@ layout(std140, binding = 3) uniform Conv {
   int first_tile, end_tile;    // tiles of this dispatch
   int first_block, block_end;  // filter blocks of this chunk; a tile is a pixel block times one of these
   int src_offset, weights_offset, dst_offset;  // floats to add to an index: a binding may start inside its memory
-  int parts;                   // work groups that share a tile's depth (gemm_steps.glsl); 1 elsewhere
+  int whole, share, extra;     // how work groups share the depth of tiles (share_depth.glsl)
 #endif
 } conv;
 

@@ -10,27 +10,40 @@
 #ifndef WHOLE_STEPS
 #define WHOLE_STEPS 0
 #endif
+// What a tap needs to know of each pixel: with several taps in shared memory, for in registers it would cost a resident
+// group; with one tap it is looked at once.
+#ifndef ONE_TAP
+#define ONE_TAP POINTWISE  // 1: R and S are 1
+#endif
+#define STAGED_PIXELS (NHWC == 1 ? PASSES_B : 4)
 #define SLOTS (PASSES_B > 4 ? PASSES_B : 4)
 #define OUTSIDE (-0x40000000)  // stays negative whatever a channel adds
 
 struct Slot {
-  int at;    // index of tap (0, 0) at the first channel that this invocation stages
+  int at;    // index of tap (0, 0) at the first channel: of the group, with one tap of those that this invocation stages
   int y, x;  // source position of tap (0, 0)
 };
-Slot slots[SLOTS];
-int load_at[SLOTS];  // the same of the next step; OUTSIDE in the padding
+#if ONE_TAP
+Slot slots[SLOTS];  // of the pixels that this invocation stages
+#else
+shared Slot slots[BN];  // of the tile's pixels
+#endif
+int load_at[SLOTS];  // of the next step, each staged pixel; OUTSIDE in the padding
 int tap, channel;    // of the next step
 
 int staged_channel() { return NHWC == 1 ? local_index() % QUADS_BK * 4 : local_index() / QUADS_BN; }
+int staged_pixel(int i) {
+  return NHWC == 1 ? local_index() / QUADS_BK + i * (LOCAL / QUADS_BK) : quad_pixel(local_index() % QUADS_BN, i);
+}
 
-Slot make_slot(Tile tile, int index) {
+Slot make_slot(Tile tile, int index, int first_channel) {
 #if POINTWISE
   index = min(index, pixel_count() - 1);  // what is past the last pixel is never stored
 #endif
   Slot slot = Slot(OUTSIDE, OUTSIDE, 0);
   if (index < pixel_count()) {
     Pixel pixel = make_pixel(index);
-    int first = tile.group * channels_per_group() + staged_channel();
+    int first = tile.group * channels_per_group() + first_channel;
 #if POINTWISE && SRC_VEC4
     if (NHWC == 0) return Slot(src_index(pixel.image, first, 0, pixel.at), 0, 0);  // no stride: no division by rows
 #endif
@@ -46,21 +59,29 @@ void select_tap() {
   int r = tap / S;
   int dy = r * DILATION_H, dx = (tap - r * S) * DILATION_W;
   int step = (dy * conv.w + dx) * column_step() + channel * channel_step();
-  for (int i = 0; i < (NHWC == 1 ? PASSES_B : 4); ++i) {
-    bool inside = uint(slots[i].y + dy) < uint(conv.h) && uint(slots[i].x + dx) < uint(conv.w);
-    load_at[i] = inside ? slots[i].at + step : OUTSIDE;
+#if !ONE_TAP
+  step += staged_channel() * channel_step();
+#endif
+  for (int i = 0; i < STAGED_PIXELS; ++i) {
+#if ONE_TAP
+    Slot slot = slots[i];
+#else
+    Slot slot = slots[staged_pixel(i)];
+#endif
+    bool inside = uint(slot.y + dy) < uint(conv.h) && uint(slot.x + dx) < uint(conv.w);
+    load_at[i] = inside ? slot.at + step : OUTSIDE;
   }
 #endif
 }
 
 void begin_src(Tile tile, int step) {
   int first = tile.pixels * BN;
-  if (NHWC == 1) {
-    for (int i = 0; i < PASSES_B; ++i)
-      slots[i] = make_slot(tile, first + local_index() / QUADS_BK + i * (LOCAL / QUADS_BK));
-  } else {
-    for (int i = 0; i < 4; ++i) slots[i] = make_slot(tile, first + quad_pixel(local_index() % QUADS_BN, i));
-  }
+#if ONE_TAP
+  for (int i = 0; i < STAGED_PIXELS; ++i) slots[i] = make_slot(tile, first + staged_pixel(i), staged_channel());
+#else
+  for (int e = local_index(); e < BN; e += LOCAL) slots[e] = make_slot(tile, first + e, 0);
+  sync_tiles();
+#endif
 #if POINTWISE
   tap = 0;
 #else

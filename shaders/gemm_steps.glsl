@@ -103,7 +103,7 @@ void fetch(Tile tile) {
     }
 
 // sums = the steps begin .. end-1 of the tile.
-void multiply_steps(Tile tile, int begin, int end) {
+void multiply_steps_of(Tile tile, int begin, int end) {
   int row = local_index() / GRID_COLUMNS, column = local_index() % GRID_COLUMNS;
   for (int i = 0; i < TM; ++i)
     for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
@@ -148,60 +148,3 @@ void multiply_steps(Tile tile, int begin, int end) {
   }
 #endif
 }
-
-#if PACKED
-// Too few tiles to fill the device: conv.parts work groups share a tile, each with a part of its depth. Each stores its
-// sums; the one that arrives last adds all of them, always in the same order, so the bits never depend on who is last.
-layout(std430, binding = 5) coherent restrict buffer Partial { vec4 partial_sums[]; };  // [tile][part][TM*TN/4][LOCAL]
-layout(std430, binding = 6) coherent restrict buffer Arrived { uint arrived[]; };  // [tile]: 0 before and after a run
-shared uint arrived_before;
-
-// Whether this work group is the last of its tile; then sums are the tile's.
-bool add_parts(int tile, int part) {
-  int at = (tile * conv.parts + part) * (TM * TN / 4) * LOCAL + local_index();
-  for (int i = 0; i < TM; ++i)
-    for (int j = 0; j < TN; j += 4)
-      partial_sums[at + (i * TN + j) / 4 * LOCAL] = vec4(sums[i][j], sums[i][j + 1], sums[i][j + 2], sums[i][j + 3]);
-  memoryBarrierBuffer();
-  barrier();
-  if (local_index() == 0) arrived_before = atomicAdd(arrived[tile], 1u);
-  sync_tiles();
-  if (arrived_before + 1u != uint(conv.parts)) return false;
-  memoryBarrierBuffer();
-  if (local_index() == 0) arrived[tile] = 0u;
-  at -= part * (TM * TN / 4) * LOCAL;
-  for (int i = 0; i < TM; ++i)
-    for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
-  for (int p = 0; p < conv.parts; ++p) {
-    for (int i = 0; i < TM; ++i)
-      for (int j = 0; j < TN; j += 4) {
-        vec4 x = partial_sums[at + (i * TN + j) / 4 * LOCAL];
-        for (int e = 0; e < 4; ++e) sums[i][j + e] += x[e];
-      }
-    at += (TM * TN / 4) * LOCAL;
-  }
-  return true;
-}
-
-// What main() of a GEMM variant does.
-void multiply_tiles() {
-  int group = int(gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x);
-  int index = group / conv.parts, part = group - index * conv.parts;
-  if (conv.first_tile + index >= conv.end_tile) return;
-  Tile tile = make_tile(conv.first_tile + index, BM);
-  int steps = depth() / BK;
-  multiply_steps(tile, part * steps / conv.parts, (part + 1) * steps / conv.parts);
-  if (conv.parts > 1) {
-    if (!add_parts(index, part)) return;
-  }
-  store_tile(tile);
-}
-#else
-void multiply_tiles() {
-  FOR_EACH_TILE(BM, BN) {
-    Tile tile = make_tile(tile_index, BM);
-    multiply_steps(tile, 0, depth() / BK);
-    store_tile(tile);
-  }
-}
-#endif

@@ -88,7 +88,32 @@ void store_quad(Tile tile, int row, int quad, int j) {
 }
 #endif
 
-void store_tile(Tile tile) {
+void store_sums(Tile tile) {
   int row = local_index() / GRID_COLUMNS, column = local_index() % GRID_COLUMNS;
   for (int j = 0; j < TN / 4; ++j) store_quad(tile, row, column + j * GRID_COLUMNS, j);
 }
+
+// How a variant walks along a tile's depth (gemm_steps.glsl, pointwise.comp).
+int depth();                                             // rows of A and B, a multiple of BK
+void multiply_steps_of(Tile tile, int begin, int end);  // sums = those steps of BK rows; ends with a barrier
+
+// SHARES: work groups may share the depth of tiles; 0 where the registers that this takes would cost a resident group.
+#ifndef SHARES
+#define SHARES PACKED
+#endif
+#if SHARES
+#include "share_depth.glsl"
+
+int tile_count() { return conv.end_tile - conv.first_tile; }
+int tile_steps() { return depth() / BK; }
+void multiply_steps(int tile, int begin, int end) { multiply_steps_of(make_tile(conv.first_tile + tile, BM), begin, end); }
+void store_tile(int tile) { store_sums(make_tile(conv.first_tile + tile, BM)); }
+#else
+void multiply_tiles() {
+  FOR_EACH_TILE(BM, BN) {
+    Tile tile = make_tile(tile_index, BM);
+    multiply_steps_of(tile, 0, depth() / BK);
+    store_sums(tile);
+  }
+}
+#endif

@@ -122,34 +122,33 @@ void fetch(Tile tile, int step) {
   fetch_src(step * BK);
 }
 
-void main() {
-  FOR_EACH_TILE(BM, BN) {
-    Tile tile = make_tile(tile_index, BM);
-    find_pixels(tile);
-    for (int i = 0; i < TM; ++i)
-      for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
-    int steps = padded_channels() / BK;
-    fetch(tile, 0);
-    put_filters(0);
-    put_src(0);
-    sync_tiles();
-    for (int step = 1; step <= steps; step += 2) {  // two at a time: which shared tile is known at compile time
-      if (step < steps) fetch(tile, step);
-      multiply(0);
-      if (step < steps) {
-        put_filters(1);
-        put_src(1);
-      }
-      sync_tiles();
-      if (step == steps) break;
-      if (step + 1 < steps) fetch(tile, step + 1);
-      multiply(1);
-      if (step + 1 < steps) {
-        put_filters(0);
-        put_src(0);
-      }
-      sync_tiles();
+int depth() { return padded_channels(); }
+
+void multiply_steps_of(Tile tile, int begin, int end) {
+  find_pixels(tile);
+  for (int i = 0; i < TM; ++i)
+    for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
+  fetch(tile, begin);
+  put_filters(0);
+  put_src(0);
+  sync_tiles();
+  for (int step = begin + 1; step <= end; step += 2) {  // two at a time: which shared tile is known at compile time
+    if (step < end) fetch(tile, step);
+    multiply(0);
+    if (step < end) {
+      put_filters(1);
+      put_src(1);
     }
-    store_tile(tile);
+    sync_tiles();
+    if (step == end) break;
+    if (step + 1 < end) fetch(tile, step + 1);
+    multiply(1);
+    if (step + 1 < end) {
+      put_filters(0);
+      put_src(0);
+    }
+    sync_tiles();
   }
 }
+
+void main() { multiply_tiles(); }

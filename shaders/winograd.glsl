@@ -39,6 +39,7 @@ layout(std140, binding = 3) uniform Conv {
   float alpha, beta;
   int src_tile_shift, dst_tile_shift;  // log2 of the tiles a work group of winograd_src and winograd_dst
   int point_major;                     // winograd_gemm: 1 if tile blocks run faster than points
+  int whole, share, extra;             // winograd_gemm: how work groups share the depth (share_depth.glsl)
 } conv;
 
 #ifndef LOCAL

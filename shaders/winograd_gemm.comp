@@ -13,6 +13,9 @@
 #ifndef LOCAL
 #define LOCAL 256  // invocations, BM/TM * BN/TN (a literal: GLSL 4.30 takes no expression for local_size_x)
 #endif
+#ifndef SHARES
+#define SHARES 0  // 1: work groups may share the depth of tiles (share_depth.glsl)
+#endif
 #pragma optionNV(unroll all)  // the loop over steps stays rolled: its bound is a uniform
 
 #define ROWS (BM / TM)
@@ -32,6 +35,7 @@ shared vec4 a0[BK][TM / 4][ROWS], a1[BK][TM / 4][ROWS];
 shared vec4 b0[BK][TN / 4][COLUMNS], b1[BK][TN / 4][COLUMNS];
 
 float sums[TM][TN];
+
 vec4 stage_a[PASSES_A], stage_b[PASSES_B];
 uint at_a[PASSES_A], at_b[PASSES_B];
 
@@ -70,51 +74,85 @@ void fetch() {
       }                                                                              \
   }
 
-void main() {
-  uint local = gl_LocalInvocationIndex;
-  uint row = local / uint(COLUMNS), column = local % uint(COLUMNS);
-  // Filter blocks run fastest: they share a block of V. Then points, so that V is read in the order it lies in memory;
-  // or tile blocks, where U is too large for the cache and a point's share of it is not.
+int local_index() { return int(gl_LocalInvocationIndex); }
+void sync_tiles() {
+  memoryBarrierShared();
+  barrier();
+}
+#if SHARES
+#include "share_depth.glsl"
+#endif
+
+// A tile: the product of a filter block and a tile block at one point.
+struct Product {
+  uint filter_block, tile_block, point;
+};
+
+int tile_count() { return conv.k_padded / BM * conv.tile_blocks * POINTS; }
+int tile_steps() { return conv.c_padded / BK; }
+
+// Filter blocks run fastest: they share a block of V. Then points, so that V is read in the order it lies in memory;
+// or tile blocks, where U is too large for the cache and a point's share of it is not.
+Product make_product(int index) {
   uint filter_blocks = uint(conv.k_padded / BM), tile_blocks = uint(conv.tile_blocks);
-  uint group = uint(group_index()), rest = group / filter_blocks, filter_block = group - rest * filter_blocks;
-  if (rest >= tile_blocks * uint(POINTS)) return;
-  uint point = conv.point_major == 1 ? rest / tile_blocks : rest % uint(POINTS);
-  uint tile_block = conv.point_major == 1 ? rest - point * tile_blocks : rest / uint(POINTS);
+  uint rest = uint(index) / filter_blocks, filter_block = uint(index) - rest * filter_blocks;
+  if (conv.point_major == 1) return Product(filter_block, rest % tile_blocks, rest / tile_blocks);
+  return Product(filter_block, rest / uint(POINTS), rest % uint(POINTS));
+}
+
+void multiply_steps(int tile, int begin, int end) {
+  Product product = make_product(tile);
+  uint local = gl_LocalInvocationIndex, channel = uint(begin * BK);
+  uint row = local / uint(COLUMNS), column = local % uint(COLUMNS);
   for (int i = 0; i < PASSES_A; ++i)
-    at_a[i] = (point * filter_blocks + filter_block) * uint(conv.c_padded * (BM / 4)) + local + uint(i * LOCAL);
+    at_a[i] = ((product.point * uint(conv.k_padded / BM) + product.filter_block) * uint(conv.c_padded) + channel) *
+                  uint(BM / 4) +
+              local + uint(i * LOCAL);
   for (int i = 0; i < PASSES_B; ++i) {
     uint e = local + uint(i * LOCAL);
-    at_b[i] = ((tile_block * uint(conv.c_padded) + e / uint(BN / 4)) * uint(POINTS) + point) * uint(BN / 4) +
+    at_b[i] = ((product.tile_block * uint(conv.c_padded) + channel + e / uint(BN / 4)) * uint(POINTS) + product.point) *
+                  uint(BN / 4) +
               e % uint(BN / 4);
   }
   for (int i = 0; i < TM; ++i)
     for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
 
-  // One index and constants from here on: cheaper than an index a row.
-  uint to = ((tile_block * uint(conv.k_padded) + filter_block * uint(BM) + row * 4u) * uint(POINTS) + point) *
-                uint(BN / 4) +
-            column;
-
-  int steps = conv.c_padded / BK;
   fetch();
   PUT(a0, b0)
-  memoryBarrierShared();
-  barrier();
-  for (int step = 0; step < steps; step += 2) {
-    if (step + 1 < steps) fetch();
+  sync_tiles();
+  for (int step = begin + 1; step <= end; step += 2) {
+    if (step < end) fetch();
     MULTIPLY(a0, b0)
-    if (step + 1 < steps) PUT(a1, b1)
-    memoryBarrierShared();
-    barrier();
-    if (step + 1 >= steps) break;
-    if (step + 2 < steps) fetch();
+    if (step < end) PUT(a1, b1)
+    sync_tiles();
+    if (step == end) break;
+    if (step + 1 < end) fetch();
     MULTIPLY(a1, b1)
-    if (step + 2 < steps) PUT(a0, b0)
-    memoryBarrierShared();
-    barrier();
+    if (step + 1 < end) PUT(a0, b0)
+    sync_tiles();
   }
+}
+
+void store_tile(int tile) {
+  Product product = make_product(tile);
+  uint row = gl_LocalInvocationIndex / uint(COLUMNS), column = gl_LocalInvocationIndex % uint(COLUMNS);
+  // One index and constants from here on: cheaper than an index a row.
+  uint to = ((product.tile_block * uint(conv.k_padded) + product.filter_block * uint(BM) + row * 4u) * uint(POINTS) +
+             product.point) *
+                uint(BN / 4) +
+            column;
   for (int i = 0; i < TM; ++i)
     for (int j = 0; j < TN / 4; ++j)
       m[to + uint((i / 4 * ROWS * 4 + i % 4) * POINTS * (BN / 4) + j * COLUMNS)] =
           vec4(sums[i][4 * j], sums[i][4 * j + 1], sums[i][4 * j + 2], sums[i][4 * j + 3]);
+}
+
+void main() {
+#if SHARES
+  multiply_tiles();
+#else
+  if (group_index() >= tile_count()) return;
+  multiply_steps(group_index(), 0, tile_steps());
+  store_tile(group_index());
+#endif
 }

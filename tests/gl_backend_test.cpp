@@ -459,6 +459,58 @@ TEST_F(GlFaults, SharedTilesGiveTheSameBitsWhoeverArrivesLast) {
   }
 }
 
+// Whole tiles, then stretches that end tiles, hold some and begin others, as cards of so many processors have them.
+TEST_F(GlFaults, StretchesOfEveryKindGiveTheExactSums) {
+  using namespace convrt::gl;
+  const auto backend = convrt::core::Access::backend(*mine_);
+  int mixed = 0, shared = 0;
+  for (const auto& [problem, kernel] : {std::pair{"n1c1600h9w12k440r1s1+relu", "gl.pointwise.64x128x8"},
+                                        std::pair{"n1c1500h11w13k300r1s1+nhwc", "gl.pointwise.64x64x8.8x4"},
+                                        std::pair{"n2c1700h13w11k270r1s1sh2sw2", "gl.pointwise_split.64x64x8"},
+                                        std::pair{"n1c2100h9w11k130r1s1", "gl.pointwise_split.32x32x32.rolled8"},
+                                        std::pair{"n1c170h12w14k250r3s3ph1pw1+acc", "gl.medium_128.64x64x8"},
+                                        std::pair{"n1c360h9w11k68r3s3ph1pw1g2+nhwc", "gl.lds_64.32x32x16"},
+                                        std::pair{"n1c6h31w31k70r13s13ph3pw3", "gl.flattened.32x64x8"},
+                                        std::pair{"n1c900h10w10k70r3s3ph1pw1", "gl.winograd_f4x4.64x64x8.8x4"}})
+    for (const int processors : {2, 3, 5, 7, 12, 40}) {
+      SCOPED_TRACE(std::string(problem) + ' ' + kernel + ' ' + std::to_string(processors));
+      const Conv2dDesc desc = Conv2dDesc::parse(problem);
+      GlInfo info = gl_->session()->context->info();
+      info.compute_units = processors;
+      info.software = false;
+      const auto list = configs(desc, info);
+      const auto config = std::find_if(list.begin(), list.end(), [&](const Config& c) { return c.name == kernel; });
+      ASSERT_NE(config, list.end());
+      const auto weights = integers(desc.weights_size(), 1), src = integers(desc.src_size(), 2),
+                 before = integers(desc.dst_size(), 3);
+      const Recipe made = recipe(*config, desc, info);
+      shared += made.counts;
+      mixed += made.counts && std::any_of(made.steps.begin(), made.steps.end(), [](const Step& step) {
+                 return step.buffers.size() > 4 && step.params.size() > 29 && step.params[29] > 0;
+               });
+      const auto packed = std::make_shared<GlWeights>(pack_weights(*config, desc, weights),
+                                                      std::vector<float>(static_cast<std::size_t>(desc.k), 0.0F));
+      const GlConv conv(gl_, info, *config, desc, packed);
+      const auto from = std::make_shared<GlBuffer>(backend.get(), gl_, desc.src_size());
+      const auto to = std::make_shared<GlBuffer>(backend.get(), gl_, desc.dst_size());
+      from->upload(src);
+      to->upload(before);
+      conv.enqueue(from, to);
+      std::vector<float> result(desc.dst_size());
+      to->download(result);
+      const std::vector<float> expected =
+          oracle(desc, weights, {}, src, desc.accumulate ? before : std::vector<float>());
+      if (!config->name.starts_with("gl.winograd")) {
+        ASSERT_EQ(result, expected);
+        continue;
+      }
+      for (std::size_t i = 0; i < result.size(); ++i)
+        ASSERT_NEAR(result[i], expected[i], 0.5) << i;  // of sums up to 130,000
+    }
+  EXPECT_GT(shared, 24);
+  EXPECT_GT(mixed, 1);
+}
+
 TEST_F(GlFaults, TwoContextsWorkInTwoThreads) {
   const Conv2dPlan other(*device(), desc_, weights_);
   std::thread beside([&] {

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "convrt/convrt.hpp"
+#include "gl/depth_share.hpp"
 #include "gl/shader_text.hpp"
 #include "gl/variant_table.hpp"
 
@@ -126,7 +127,7 @@ struct Words {
   int end_tile() const { return at(23); }
   int first_block() const { return at(24); }
   int block_end() const { return at(25); }
-  int parts() const { return at(29); }
+  int whole() const { return at(29); }
   const std::vector<std::uint32_t>& words;
 };
 
@@ -162,7 +163,8 @@ class Replay {
     const Words w(step);
     EXPECT_LE(step.groups[0], info_.limits.max_groups[0]);
     EXPECT_LE(step.groups[1], info_.limits.max_groups[1]);
-    EXPECT_GE(std::int64_t{step.groups[0]} * step.groups[1], (w.end_tile() - w.first_tile()) * w.parts());
+    EXPECT_EQ(w.whole(), w.end_tile() - w.first_tile());  // with shared tiles there is a workspace: not replayed here
+    EXPECT_GE(std::int64_t{step.groups[0]} * step.groups[1], w.whole());
     for (const Binding& b : step.buffers) {
       EXPECT_EQ(b.offset_bytes % info_.limits.block_alignment, 0U);
       EXPECT_LE(b.size_bytes, info_.limits.max_block_bytes);
@@ -313,36 +315,36 @@ TEST(Recipe, ImagesAreNoDefine) {
   }
 }
 
-// What lets work groups share a tile: room for their sums, a counter a tile, a launch of all parts.
+// What lets work groups share tiles: room for their sums, a counter a tile, a launch of all.
 TEST(Recipe, FewTilesShareTheirDepth) {
   const GlInfo info = card("hopper", 132, Vendor::nvidia);
   int shared = 0;
-  for (const char* problem : {"n1c512h7w7k512r3s3ph1pw1", "n1c2048h7w7k512r1s1", "n1c512h7w7k512r3s3ph1pw1+nhwc"}) {
+  for (const char* problem :
+       {"n1c512h7w7k512r3s3ph1pw1", "n1c2048h7w7k512r1s1", "n1c512h7w7k512r3s3ph1pw1+nhwc", "n32c2048h7w7k512r1s1"}) {
     const Conv2dDesc desc = Conv2dDesc::parse(problem);
     for (const Config& c : configs(desc, info)) {
       if (!cut_by_blocking(c)) continue;
       const Blocking b = variants()[c.row].blocking(desc, c.tile);
       const Recipe made = recipe(c, desc, info);
-      const std::int64_t tiles = tile_count(b, desc), parts = Words(made.steps.at(0)).parts();
-      EXPECT_EQ(made.counts, parts > 1) << problem << ' ' << c.name;
-      if (parts == 1) continue;
+      const TileGrid grid = {tile_count(b, desc), depth(b, desc) / b.depth};
+      const DepthShare share = best_share(b, info, grid);
+      EXPECT_EQ(made.counts, share.stretches > 0) << problem << ' ' << c.name;
+      if (!made.counts) continue;
       ++shared;
       Config invariant = c;
-      invariant.splits = false;
+      invariant.shares = false;
       EXPECT_FALSE(recipe(invariant, desc, info).counts) << c.name;
-      EXPECT_TRUE(b.splits) << c.name;
-      EXPECT_LE(parts, depth(b, desc) / b.depth) << c.name;
-      EXPECT_LE(tiles, kCounters) << c.name;
       ASSERT_EQ(made.steps.size(), 1U) << c.name;
-      EXPECT_EQ(made.steps[0].groups[0] * made.steps[0].groups[1], tiles * parts) << c.name;
-      EXPECT_EQ(static_cast<std::int64_t>(made.workspace_floats), tiles * parts * b.filters * b.pixels) << c.name;
+      EXPECT_EQ(Words(made.steps[0]).whole(), share.whole);
+      EXPECT_EQ(made.steps[0].groups[0] * made.steps[0].groups[1], share.whole + share.stretches) << c.name;
+      EXPECT_EQ(static_cast<std::int64_t>(made.workspace_floats), partial_floats(b, share)) << c.name;
       for (const Role role : {Role::workspace, Role::counters})
         EXPECT_TRUE(std::any_of(made.steps[0].buffers.begin(), made.steps[0].buffers.end(),
                                 [&](const Binding& binding) { return binding.role == role; }))
             << c.name;
     }
   }
-  EXPECT_GT(shared, 20);
+  EXPECT_GT(shared, 30);
   for (const Config& c : configs(Conv2dDesc::parse("n32c256h56w56k256r1s1"), info))
     EXPECT_FALSE(recipe(c, Conv2dDesc::parse("n32c256h56w56k256r1s1"), info).counts) << c.name;
 }

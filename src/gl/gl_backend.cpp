@@ -88,7 +88,7 @@ std::vector<std::string> GlBackend::kernels(const Conv2dDesc& desc, int) const {
 std::shared_ptr<const core::PreparedConv> GlBackend::prepare(const core::PrepareRequest& request) {
   for (Config& config : configs(request.desc, gl_info_)) {
     if (config.name != request.kernel) continue;
-    config.splits = !request.batch_invariant;
+    config.shares = !request.batch_invariant;
     std::vector<float> bias(request.bias.begin(), request.bias.end());
     bias.resize(static_cast<std::size_t>(request.desc.k));  // no bias is a bias of zeros
     auto weights = std::make_shared<GlWeights>(pack_weights(config, request.desc, request.weights), std::move(bias));

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "core/fail.hpp"
+#include "gl/depth_share.hpp"
 #include "gl/variant_table.hpp"
 
 namespace convrt::gl {
@@ -168,29 +169,29 @@ class Planner {
     // Dispatches that share the workspace would need barriers, and what is cut up has tiles enough.
     const bool alone = recipe.steps.empty() && dispatches.size() == 1 && chunk.images.size() == desc_.n &&
                        chunk.rows.size() == p_ && chunk.blocks.size() == blocks_;
-    const int parts = alone && config_.splits ? best_parts(blocking_, desc_, info_, tiles) : 1;
-    if (parts > 1) share_tiles(recipe, step, tiles, parts);
+    const std::int64_t steps = depth(blocking_, desc_) / blocking_.depth;
+    DepthShare share = {tiles, 0};
+    if (alone && config_.shares) share = best_share(blocking_, info_, {tiles, steps});
+    if (share.stretches > 0) {  // room for sums, and a counter a tile
+      recipe.workspace_floats = static_cast<std::size_t>(partial_floats(blocking_, share));
+      recipe.counts = true;
+      step.buffers.push_back({5, Role::workspace, 0, recipe.workspace_floats * sizeof(float)});
+      step.buffers.push_back({6, Role::counters, 0, kCounters * sizeof(float)});
+    }
     for (const Range part : dispatches) {
-      const std::uint32_t count = static_cast<std::uint32_t>(part.size() * parts);
+      if (share.stretches == 0) share.whole = part.size();
+      const std::uint32_t count = static_cast<std::uint32_t>(share.whole + share.stretches);
       const std::uint32_t x = std::min(count, info_.limits.max_groups[0]);
       step.groups = {x, (count + x - 1) / x, 1};
       step.params = base_params(static_cast<int>(chunk.images.size()), static_cast<int>(lines.size()),
                                 static_cast<int>(chunk.rows.size()), pad_top);
       const auto word = [](std::int64_t v) { return static_cast<std::uint32_t>(v); };
-      step.params.insert(step.params.end(),
-                         {word(part.begin), word(part.end), word(chunk.blocks.begin), word(chunk.blocks.end),
-                          src_offset, weights_offset, dst_offset, word(parts)});
+      step.params.insert(step.params.end(), {word(part.begin), word(part.end), word(chunk.blocks.begin),
+                                             word(chunk.blocks.end), src_offset, weights_offset, dst_offset});
+      append(step.params, share, {part.size(), steps});
       step.params.resize((step.params.size() + 3) / 4 * 4);  // std140 rounds a block up to 16 bytes
       recipe.steps.push_back(step);
     }
-  }
-
-  // What work groups that share tiles add to a step: room for their sums, and a counter a tile.
-  void share_tiles(Recipe& recipe, Step& step, std::int64_t tiles, int parts) const {
-    recipe.workspace_floats = static_cast<std::size_t>(tiles * parts * blocking_.filters * blocking_.pixels);
-    recipe.counts = true;
-    step.buffers.push_back({5, Role::workspace, 0, recipe.workspace_floats * sizeof(float)});
-    step.buffers.push_back({6, Role::counters, 0, kCounters * sizeof(float)});
   }
 
   // The public parameter block (include/convrt/shader.hpp) for a part of the problem.

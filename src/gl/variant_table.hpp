@@ -26,7 +26,7 @@ struct Blocking {
   int invocations = 64;  ///< a work group
   std::uint32_t shared_bytes = 0;
   bool flat = false;    ///< the depth is taps times channels, padded as one
-  bool splits = false;  ///< work groups may share the depth of a tile (shaders/gemm_steps.glsl)
+  bool shares = false;  ///< work groups may share the depth of tiles (depth_share.hpp)
   int text = 0;         ///< multiply-adds of a step that stand one after another in an invocation's text
   double batches = 1;   ///< work groups a tile (Winograd: products that a tile's outputs are spread over)
 };
@@ -89,11 +89,6 @@ std::int64_t block_floats(const Blocking& blocking, const Conv2dDesc& desc);
 std::int64_t first_filter(const Blocking& blocking, const Conv2dDesc& desc, std::int64_t block);
 /// Rows of the multiplication that a tile does, padding included.
 std::int64_t depth(const Blocking& blocking, const Conv2dDesc& desc);
-/// A guess, in cycles of a device whose processors do 128 multiply-adds a cycle, of `tiles` tiles whose depth is shared
-/// by `parts` work groups each.
-double gemm_cycles(const Blocking& blocking, const Conv2dDesc& desc, const GlInfo& info, std::int64_t tiles, int parts);
-/// The number of parts for which gemm_cycles is least.
-int best_parts(const Blocking& blocking, const Conv2dDesc& desc, const GlInfo& info, std::int64_t tiles);
 /// Tiles of the whole convolution.
 std::int64_t tile_count(const Blocking& blocking, const Conv2dDesc& desc);
 

@@ -5,6 +5,7 @@
 
 #include "core/fail.hpp"
 #include "core/winograd.hpp"
+#include "gl/depth_share.hpp"
 #include "gl/variant_table.hpp"
 
 namespace convrt::gl {
@@ -48,13 +49,14 @@ Defines basic_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
 // --- GEMM tiles: tile = {BM, BN, BK, TM, TN, ROLLED}
 
 Blocking gemm_blocking(const Conv2dDesc&, const TileSizes& t) {
+  const int sums = t[3] * t[4], invocations = t[0] * t[1] / sums;
   return {.filters = t[0],
           .pixels = t[1],
           .depth = t[2],
-          .invocations = t[0] / t[3] * (t[1] / t[4]),
+          .invocations = invocations,
           .shared_bytes = static_cast<std::uint32_t>(4 * 2 * t[2] * (t[0] + t[1])),
-          .splits = true,
-          .text = t[3] * t[4] * (t[5] > 0 ? t[5] : 2 * t[2])};
+          .shares = sums < 64 || invocations <= 128,  // else one group a processor instead of two
+          .text = sums * (t[5] > 0 ? t[5] : 2 * t[2])};
 }
 std::string gemm_suffix(const TileSizes& t) {
   return sizes({t[0], t[1], t[2]}) + (t[5] > 0 ? ".rolled" + std::to_string(t[5]) : "");
@@ -66,19 +68,26 @@ bool dst_aligned(const Conv2dDesc& d) {
 }
 bool channels_aligned(const Conv2dDesc& d) { return d.c % 4 == 0 && channels_per_group(d) % 4 == 0; }
 
-void add_gemm_defines(Defines& defines, const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
+void add_gemm_defines(Defines& defines, const Conv2dDesc& d, const TileSizes& t, const GlInfo& info, bool shares) {
   constexpr const char* names[] = {"BM", "BN", "BK", "TM", "TN"};
   for (std::size_t i = 0; i < std::size(names); ++i) defines.emplace_back(names[i], std::to_string(t[i]));
   if (t[5] > 0) defines.emplace_back("ROLLED", std::to_string(t[5]));
   if (dst_aligned(d)) defines.emplace_back("DST_VEC4", "1");
   if (channels_per_group(d) % t[2] == 0) defines.emplace_back("WHOLE_STEPS", "1");
   if (info.vendor == Vendor::nvidia) defines.emplace_back("UNROLL", "1");
+  if (!shares) defines.emplace_back("SHARES", "0");
 }
 
+Blocking gather_blocking(const Conv2dDesc& d, const TileSizes& t) {
+  Blocking b = gemm_blocking(d, t);
+  if (d.r * d.s > 1) b.shared_bytes += static_cast<std::uint32_t>(16 * t[1]);  // slots: a struct takes up to 16 bytes
+  return b;
+}
 Defines gather_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
   Defines defines = common_defines(d);
   if (d.layout == Layout::nhwc && channels_aligned(d)) defines.emplace_back("SRC_VEC4", "1");
-  add_gemm_defines(defines, d, t, info);
+  if (d.r == 1 && d.s == 1) defines.emplace_back("ONE_TAP", "1");
+  add_gemm_defines(defines, d, t, info, gemm_blocking(d, t).shares);
   return defines;
 }
 
@@ -92,20 +101,34 @@ Defines medium_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& in
 
 Blocking pointwise_blocking(const Conv2dDesc& d, const TileSizes& t) {
   Blocking b = gemm_blocking(d, t);
-  b.splits = false;
+  b.shares = b.invocations == 128;
   return b;
+}
+// Sums of an invocation where they are not the usual 8x8.
+std::string pointwise_suffix(const TileSizes& t) {
+  return gemm_suffix(t) + (t[3] * t[4] == 64 ? "" : "." + sizes({t[3], t[4]}));
 }
 bool pointwise_fits(const Conv2dDesc& d) {
   return d.r == 1 && d.s == 1 && d.pad_top == 0 && d.pad_left == 0 && d.pad_bottom == 0 && d.pad_right == 0 &&
          filters_per_group(d) >= 4;
 }
-Defines pointwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
+// Whether four elements a load are aligned.
+bool pointwise_aligned(const Conv2dDesc& d) {
+  if (d.layout == Layout::nhwc) return channels_aligned(d);
+  return d.stride_h == 1 && d.stride_w == 1 && std::int64_t{d.h} * d.w % 4 == 0;
+}
+Defines add_pointwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info, bool shares) {
   Defines defines = common_defines(d, false);
-  const bool whole_rows = d.stride_h == 1 && d.stride_w == 1 && std::int64_t{d.h} * d.w % 4 == 0;
-  if (d.layout == Layout::nhwc ? channels_aligned(d) : whole_rows) defines.emplace_back("SRC_VEC4", "1");
+  if (pointwise_aligned(d)) defines.emplace_back("SRC_VEC4", "1");
   defines.emplace_back("LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4])));
-  add_gemm_defines(defines, d, t, info);
+  add_gemm_defines(defines, d, t, info, shares);
   return defines;
+}
+Defines pointwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
+  return add_pointwise_defines(d, t, info, pointwise_blocking(d, t).shares);
+}
+Defines pointwise_split_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
+  return add_pointwise_defines(d, t, info, gemm_blocking(d, t).shares);
 }
 
 // --- flattened: tile = {BM, BN, BK, TM, TN}
@@ -124,7 +147,7 @@ Defines flattened_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&
   Defines defines = common_defines(d);
   defines.emplace_back("CHANNELS", std::to_string(channels_per_group(d)));
   defines.emplace_back("LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4])));
-  add_gemm_defines(defines, d, t, info);
+  add_gemm_defines(defines, d, t, info, gemm_blocking(d, t).shares);
   return defines;
 }
 
@@ -171,11 +194,13 @@ Blocking winograd_blocking(const Conv2dDesc&, const TileSizes& t) {
           .depth = t[2],
           .invocations = t[0] / t[3] * (t[1] / t[4]),
           .shared_bytes = static_cast<std::uint32_t>(4 * 2 * t[2] * (t[0] + t[1])),
+          .shares = t[3] * t[4] < 64,  // larger tiles are for layers that have enough of them
           .batches = static_cast<double>(core::winograd_points(t[5]))};
 }
 std::string winograd_suffix(const TileSizes& t) { return sizes({t[0], t[1], t[2]}) + "." + sizes({t[3], t[4]}); }
-Defines winograd_defines(const Conv2dDesc&, const TileSizes& t, const GlInfo&) {
-  Defines defines = {{"LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4]))}};
+Defines winograd_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
+  Defines defines = {{"LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4]))},
+                     {"SHARES", winograd_blocking(d, t).shares ? "1" : "0"}};
   constexpr const char* names[] = {"BM", "BN", "BK", "TM", "TN", "OUT"};
   for (std::size_t i = 0; i < std::size(names); ++i) defines.emplace_back(names[i], std::to_string(t[i]));
   return defines;
@@ -189,21 +214,22 @@ double rate(const Variant& variant, const Variant::Choice& choice, const Conv2dD
   if (name == "rdna3_dual_issue") return pairs ? choice.rate : 1e-3;
   // The compiler pairs no multiply-add of the others there: 28 to 53 of the 55 TFLOP/s (bench/NOTES.md, RDNA3, static).
   if (pairs) return 0.75 * choice.rate;
+  if (name == "pointwise" && !pointwise_aligned(desc)) return 0.8 * choice.rate;
   // Strips of one column: long ones, since they share the arithmetic of indices.
   if (name == "depthwise" && variant.blocking(desc, choice.tile).columns == 1 && choice.tile[0] == 7) return 0.25;
   return choice.rate;
 }
-
-int processors(const GlInfo& info) { return info.compute_units > 0 ? info.compute_units : info.software ? 2 : 16; }
 
 // Guessed time in units of one multiply-add at the device's peak: padded work, slowed by processors that idle in the
 // last round of tiles or have nothing to do at all.
 double guessed_time(const Variant& variant, const Variant::Choice& choice, const Conv2dDesc& desc, const GlInfo& info) {
   const Blocking b = variant.blocking(desc, choice.tile);
   const std::int64_t tiles = tile_count(b, desc);
-  if (b.batches == 1 && b.rows == 1 && b.columns == 1)  // a GEMM
-    return gemm_cycles(b, desc, info, tiles, best_parts(b, desc, info, tiles)) * 128 * processors(info) /
+  if (b.batches == 1 && b.rows == 1 && b.columns == 1) {  // a GEMM
+    const TileGrid grid = {tiles, depth(b, desc) / b.depth};
+    return gemm_cycles(b, info, grid, best_share(b, info, grid)) * full_rate(b, info) * 128 * processors(info) /
            rate(variant, choice, desc, info);
+  }
   const double work =
       static_cast<double>(tiles) * b.pixels * b.rows * b.columns * static_cast<double>(block_floats(b, desc));
   const double slots = processors(info) * (info.software ? 1.0 : std::max(2.0, 512.0 / b.invocations));
@@ -225,27 +251,28 @@ const std::vector<Variant>& variants() {
        {{{128, 128, 8, 8, 8, 2}, 0.8}, {{64, 64, 8, 8, 4, 2}, 0.79}, {{64, 32, 16, 4, 4, 2}, 0.5},
         {{32, 16, 32, 4, 4, 2}, 0.45}},
        winograd_recipe, winograd_weights},
-      {"pointwise", "pointwise.comp", pointwise_fits, pointwise_blocking, gemm_suffix, pointwise_defines,
-       {{{128, 128, 8, 8, 8}, 0.75}, {{64, 128, 8, 8, 8}, 0.74}, {{128, 64, 8, 8, 8}, 0.72}, {{64, 64, 8, 8, 8}, 0.60}}},
-      {"pointwise_split", "pointwise_split.comp", pointwise_fits, gemm_blocking, gemm_suffix, pointwise_defines,
-       {{{128, 64, 8, 8, 8}, 0.69}, {{64, 64, 8, 8, 4}, 0.60}, {{64, 64, 16, 8, 4}, 0.60}, {{64, 32, 32, 4, 4}, 0.45},
-        {{64, 64, 16, 4, 4, 8}, 0.45}, {{64, 32, 16, 4, 4, 8}, 0.40}, {{32, 64, 32, 4, 4, 8}, 0.44},
-        {{32, 32, 32, 4, 4, 8}, 0.35}}},
+      {"pointwise", "pointwise.comp", pointwise_fits, pointwise_blocking, pointwise_suffix, pointwise_defines,
+       {{{128, 128, 8, 8, 8}, 0.75}, {{64, 128, 8, 8, 8}, 0.74}, {{128, 64, 8, 8, 8}, 0.74}, {{64, 64, 8, 8, 8}, 0.70},
+        {{64, 64, 8, 8, 4}, 0.68}}},
+      {"pointwise_split", "pointwise_split.comp", pointwise_fits, gemm_blocking, gemm_suffix, pointwise_split_defines,
+       {{{128, 64, 8, 8, 8}, 0.69}, {{64, 64, 8, 8, 4}, 0.60}, {{64, 64, 16, 8, 4}, 0.60}, {{64, 32, 32, 4, 4}, 0.32},
+        {{64, 64, 16, 4, 4, 8}, 0.47}, {{64, 32, 16, 4, 4, 8}, 0.42}, {{32, 64, 32, 4, 4, 8}, 0.36},
+        {{32, 32, 32, 4, 4, 8}, 0.34}}},
       {"flattened", "flattened.comp", flattened_fits, flattened_blocking, gemm_suffix, flattened_defines,
        {{{64, 128, 8, 8, 8}, 0.60}, {{64, 64, 8, 8, 8}, 0.48}, {{32, 64, 8, 4, 8}, 0.38}}},
       {"rdna3_dual_issue", "rdna3_dual_issue.comp", rdna3_fits, rdna3_blocking, rdna3_suffix, rdna3_defines,
        {{{160, 32, 2}, 0.80}, {{96, 32, 2}, 0.79}}},
-      {"large_256", "large_256.comp", large_fits, gemm_blocking, gemm_suffix, gather_defines,
+      {"large_256", "large_256.comp", large_fits, gather_blocking, gemm_suffix, gather_defines,
        {{{128, 128, 8, 8, 8}, 0.60}, {{128, 64, 16, 8, 4}, 0.55},
         {{64, 128, 16, 4, 8}, 0.52}, {{64, 64, 16, 4, 4}, 0.46}}},
-      {"medium_128", "large_256.comp", large_fits, gemm_blocking, gemm_suffix, medium_defines,
+      {"medium_128", "large_256.comp", large_fits, gather_blocking, gemm_suffix, medium_defines,
        {{{128, 64, 8, 8, 8}, 0.68}, {{64, 128, 8, 8, 8}, 0.63}, {{64, 64, 8, 8, 4}, 0.58}, {{64, 64, 16, 8, 4}, 0.57},
-        {{64, 32, 32, 4, 4}, 0.42}, {{32, 64, 32, 4, 4}, 0.42}}},
+        {{64, 32, 32, 4, 4}, 0.30}, {{32, 64, 32, 4, 4}, 0.30}}},
       {"depthwise", "depthwise.comp", depthwise_fits, depthwise_blocking, depthwise_suffix, depthwise_defines,
        {{{3, 1}, 0.20}, {{4, 1}, 0.19}, {{7, 1}, 0.19}, {{14, 1}, 0.18}, {{2, 1}, 0.18}, {{7, 8}, 0.17}}},
       {"few_channels", "few_channels.comp", few_channels_fits, few_blocking, few_suffix, few_defines,
        {{{16, 4}, 0.40}, {{32, 2}, 0.38}}},
-      {"lds_64", "lds_64.comp", always, gemm_blocking, gemm_suffix, gather_defines,
+      {"lds_64", "lds_64.comp", always, gather_blocking, gemm_suffix, gather_defines,
        {{{64, 64, 8, 8, 8}, 0.55}, {{64, 32, 16, 8, 4}, 0.45}, {{32, 64, 16, 4, 8}, 0.45}, {{32, 32, 16, 4, 4}, 0.30}}},
       {"basic_64", "basic_64.comp", always, basic_blocking, basic_suffix, basic_defines,
        {{{8}, 0.05}, {{4}, 0.03}}},
@@ -263,36 +290,6 @@ std::int64_t block_floats(const Blocking& b, const Conv2dDesc& d) { return b.fil
 std::int64_t depth(const Blocking& b, const Conv2dDesc& d) {
   const std::int64_t taps = std::int64_t{d.r} * d.s, channels = channels_per_group(d);
   return b.flat ? ceil_div(taps * channels, b.depth) * b.depth : taps * (ceil_div(channels, b.depth) * b.depth);
-}
-
-// A processor runs as many groups at a time as their registers allow, at a rate that grows with the warps at hand; what
-// a group does before its first multiply-add and after its last is hidden by the others as far as there are any.
-double gemm_cycles(const Blocking& b, const Conv2dDesc& d, const GlInfo& info, std::int64_t tiles, int parts) {
-  constexpr double kStartCycles = 1500, kArriveCycles = 3000, kReadBytesACycle = 48, kTextCycles = 4;
-  const double area = static_cast<double>(b.filters) * b.pixels, sums = area / b.invocations;
-  const double registers = sums >= 64 ? 128 : sums >= 32 ? 80 : 64;
-  const double resident = info.software ? 1 : std::clamp(std::floor(65536 / registers / b.invocations), 1.0, 32.0);
-  const double groups = static_cast<double>(tiles) * parts, load = std::ceil(groups / processors(info));
-  const double warps = std::min(load, resident) * b.invocations / 32;
-  const double rate = warps / (warps + 2);
-  double cycles =
-      load * (area * static_cast<double>(depth(b, d)) / parts / 128 / rate) + kStartCycles * std::ceil(load / resident);
-  if (info.vendor == Vendor::nvidia) cycles += kTextCycles * b.text;  // bench/NOTES.md, gl_floor
-  if (parts > 1) cycles += kArriveCycles + parts * area * 4 / kReadBytesACycle;
-  return cycles;
-}
-
-int best_parts(const Blocking& b, const Conv2dDesc& d, const GlInfo& info, std::int64_t tiles) {
-  constexpr int kMostParts = 64, kLeastSteps = 4;
-  if (!b.splits || tiles == 0 || tiles > kCounters) return 1;
-  const std::int64_t part_bytes = tiles * b.filters * b.pixels * 4;
-  const std::int64_t launch = std::int64_t{info.limits.max_groups[0]} * info.limits.max_groups[1];
-  const auto most = std::min<std::int64_t>({kMostParts, depth(b, d) / b.depth / kLeastSteps, launch / tiles,
-                                            static_cast<std::int64_t>(info.limits.max_block_bytes) / part_bytes});
-  int best = 1;
-  for (int parts = 2; parts <= most; ++parts)
-    if (gemm_cycles(b, d, info, tiles, parts) < gemm_cycles(b, d, info, tiles, best)) best = parts;
-  return best;
 }
 
 std::int64_t first_filter(const Blocking& b, const Conv2dDesc& d, std::int64_t block) {

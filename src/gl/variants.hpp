@@ -23,7 +23,7 @@ struct Config {
   std::string name;              ///< full kernel name: "gl.lds_64.64x64x16"
   std::size_t row = 0;           ///< index into the table
   std::array<int, 6> tile = {};  ///< the row says of what
-  bool splits = true;            ///< work groups may share the depth of a tile, as many as suit n
+  bool shares = true;            ///< work groups may share the depth of tiles, as suits n
 };
 
 /// Kernels able to run `desc` on a device, best guess first, gl.basic_64 (valid for every descriptor) last. Which names

@@ -6,6 +6,7 @@
 
 #include "core/fail.hpp"
 #include "core/winograd.hpp"
+#include "gl/depth_share.hpp"
 #include "gl/variant_table.hpp"
 
 namespace convrt::gl {
@@ -150,6 +151,10 @@ class Builder {
     params.push_back(static_cast<std::uint32_t>(load.tile_shift));
     params.push_back(static_cast<std::uint32_t>(store.tile_shift));
     params.push_back(u > kCachedWeightsFloats ? 1 : 0);
+    const TileGrid products = {shape_.k / t[0] * blocks * shape_.points, shape_.c / t[2]};
+    const Blocking blocking = variants()[config_.row].blocking(desc_, t);
+    const DepthShare share = config_.shares ? best_share(blocking, info_, products) : DepthShare{products.tiles, 0};
+    append(params, share, products);
     params.resize((params.size() + 3) / 4 * 4);  // std140 rounds a block up to 16 bytes
 
     // Each step waits for the one before it: it reads what that wrote, or overwrites what that read.
@@ -159,10 +164,17 @@ class Builder {
                              params,
                              !recipe_.steps.empty()});
     recipe_.steps.push_back({1,
-                             launch(shape_.k / t[0] * blocks * shape_.points),
+                             launch(share.whole + share.stretches),
                              {workspace(0, 0, v), bind(1, Role::weights, 0, u, none), workspace(2, m_at, m)},
                              params,
                              true});
+    if (share.stretches > 0) {  // room for sums, and a counter a tile
+      const std::int64_t sums_at = round_up(m_at + m, alignment_), sums = partial_floats(blocking, share);
+      recipe_.workspace_floats = std::max(recipe_.workspace_floats, static_cast<std::size_t>(sums_at + sums));
+      recipe_.counts = true;
+      recipe_.steps.back().buffers.push_back(workspace(5, sums_at, sums));
+      recipe_.steps.back().buffers.push_back({6, Role::counters, 0, kCounters * sizeof(float)});
+    }
     recipe_.steps.push_back({2,
                              launch(group_count(store, end - begin, desc_.k)),
                              {workspace(0, m_at, m), dst, bind(4, Role::bias, 0, desc_.k, none)},

@@ -21,10 +21,9 @@ constexpr GLuint64 kFenceSlice_ns = 50'000;
 // How long it sleeps between two looks at a fence, with Polling::outside.
 constexpr auto kNap = std::chrono::microseconds(20);
 
-// Turns in the driver. Long beside a hand-over and the flush before it (some 60 us together), short beside the work
-// that a device has in its queue meanwhile; the first one after idling shorter, since other devices may have no work
-// yet.
-constexpr auto kFirstTurn = std::chrono::microseconds(100), kTurn = std::chrono::microseconds(400);
+// Turns in the driver: many calls, but short beside the work that a device has in its queue meanwhile. Longer ones
+// gained nothing (bench/NOTES.md, four H200).
+constexpr auto kTurn = std::chrono::microseconds(100);
 
 // The longest between two looks at a fence while other contexts enqueue.
 constexpr auto kLookLatest = std::chrono::milliseconds(1);
@@ -339,7 +338,6 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
   prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);  // 1 us: by default Linux makes a nap 50 us longer
   GlState state{egl_->gl, info_};
   DriverTurns& turns = DriverTurns::instance();
-  std::chrono::microseconds turn = kFirstTurn;
   std::unique_lock lock(mutex_);
   while (alive_) {
     bool awaited = false;
@@ -354,12 +352,9 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
       else
         turns.leave(this);
       run(std::move(item), state);
-      const bool over = turns.over(this, turn);
+      const bool over = turns.over(this, kTurn);
       if (++unflushed_ >= kFlushJobs || over) flush(state);
-      if (over) {
-        turns.leave(this);
-        turn = kTurn;
-      }
+      if (over) turns.leave(this);
       lock.lock();
     }
     if (!fenced_.empty() && (queue_.empty() || unflushed_ == 0 || awaited)) {
@@ -374,7 +369,6 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
         continue;
       }
       turns.leave(this);
-      turn = kFirstTurn;
       if (closing_) break;
       wake_.wait(lock, [&] { return !alive_ || closing_ || !queue_.empty(); });
     }

@@ -464,22 +464,26 @@ TEST_F(GlFaults, StretchesOfEveryKindGiveTheExactSums) {
   using namespace convrt::gl;
   const auto backend = convrt::core::Access::backend(*mine_);
   int mixed = 0, shared = 0;
-  for (const auto& [problem, kernel] : {std::pair{"n1c1600h9w12k440r1s1+relu", "gl.pointwise.64x128x8"},
-                                        std::pair{"n1c1500h11w13k300r1s1+nhwc", "gl.pointwise.64x64x8.8x4"},
-                                        std::pair{"n2c1700h13w11k270r1s1sh2sw2", "gl.pointwise_split.64x64x8"},
-                                        std::pair{"n1c2100h9w11k130r1s1", "gl.pointwise_split.32x32x32.rolled8"},
-                                        std::pair{"n1c170h12w14k250r3s3ph1pw1+acc", "gl.medium_128.64x64x8"},
-                                        std::pair{"n1c360h9w11k68r3s3ph1pw1g2+nhwc", "gl.lds_64.32x32x16"},
-                                        std::pair{"n1c6h31w31k70r13s13ph3pw3", "gl.flattened.32x64x8"},
-                                        std::pair{"n1c900h10w10k70r3s3ph1pw1", "gl.winograd_f4x4.64x64x8.8x4"}})
+  struct Case {
+    std::string problem, kernel;
+  };
+  for (const Case& c : {Case{"n1c1600h9w12k440r1s1+relu", "gl.pointwise.64x128x8"},
+                        Case{"n1c1500h11w13k300r1s1+nhwc", "gl.pointwise.64x64x8.8x4"},
+                        Case{"n2c1700h13w11k270r1s1sh2sw2", "gl.pointwise_split.64x64x8"},
+                        Case{"n1c2100h9w11k130r1s1", "gl.pointwise_split.32x32x32.rolled8"},
+                        Case{"n1c170h12w14k250r3s3ph1pw1+acc", "gl.medium_128.64x64x8"},
+                        Case{"n1c360h9w11k68r3s3ph1pw1g2+nhwc", "gl.lds_64.32x32x16"},
+                        Case{"n1c6h31w31k70r13s13ph3pw3", "gl.flattened.32x64x8"},
+                        Case{"n1c900h10w10k70r3s3ph1pw1", "gl.winograd_f4x4.64x64x8.8x4"}})
     for (const int processors : {2, 3, 5, 7, 12, 40}) {
-      SCOPED_TRACE(std::string(problem) + ' ' + kernel + ' ' + std::to_string(processors));
-      const Conv2dDesc desc = Conv2dDesc::parse(problem);
+      SCOPED_TRACE(c.problem + ' ' + c.kernel + ' ' + std::to_string(processors));
+      const Conv2dDesc desc = Conv2dDesc::parse(c.problem);
       GlInfo info = gl_->session()->context->info();
       info.compute_units = processors;
       info.software = false;
       const auto list = configs(desc, info);
-      const auto config = std::find_if(list.begin(), list.end(), [&](const Config& c) { return c.name == kernel; });
+      const auto config =
+          std::find_if(list.begin(), list.end(), [&](const Config& found) { return found.name == c.kernel; });
       ASSERT_NE(config, list.end());
       const auto weights = integers(desc.weights_size(), 1), src = integers(desc.src_size(), 2),
                  before = integers(desc.dst_size(), 3);

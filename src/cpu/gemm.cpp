@@ -43,7 +43,12 @@ class Cycles {
     const bool conflict = rows_ > 8 && s_.nhwc && s_.stride_w * s_.c % 1024 == 0 && s_.q > 8;
     // In NCHW each step of a 1x1 reduction meets another page.
     const bool pages = !s_.nhwc && s_.r * s_.s == 1 && s_.h * s_.w > 1024;
-    const double depth = real_taps() * as_double(s_.group_c) * (conflict ? 1.25 : pages ? 1.12 : 1);
+    // Narrow tiles read as many lines from L2 as weights, once planes are too many for L1.
+    const bool narrow = !s_.nhwc && lanes_ < 16, one_tap = s_.r * s_.s == 1;
+    double lines = 1;
+    if (narrow && one_tap && s_.group_c >= 256) lines = s_.h * s_.w < 128 ? 1.3 : 1.17;
+    if (narrow && !one_tap && s_.stride_w > 1) lines = 1.13;
+    const double depth = real_taps() * as_double(s_.group_c) * std::max(lines, conflict ? 1.25 : pages ? 1.12 : 1);
     // There a step's few neighbouring elements are a line, or with a stride two, of their own. Small planes follow each
     // other within what the hardware guesses.
     const bool far = !s_.nhwc && s_.r * s_.s == 1 && s_.h * s_.w > 512;
@@ -70,11 +75,13 @@ class Cycles {
     const Split blocks(s_.group_k, ceil_div(s_.group_k, rows_));
     const double depth = as_double(taps * s_.group_c), panels = as_double(ceil_div(vectors, vectors_));
     const double pieces = as_double(vectors_ * lanes_) / as_double(s_.q) + 1;  // of destination rows in a panel
-    const bool in_place = reads_in_place(s_);
+    const bool in_place = reads_in_place(s_, lanes_);
     double cycles = in_place ? 0 : depth * as_double(vectors) * 4 + panels * as_double(taps) * pieces * 40;
+    const double misses = in_place ? 1.04 : lanes_ < 16 ? 1 : 1.08;  // a narrow panel stays in L1 for longer
+    const Index full = vectors / vectors_, last = vectors % vectors_;  // panels; vectors of the last one
     for_both_sizes(blocks, [&](Index rows, Index count) {
-      const double per_vector = step(rows, vectors_) / as_double(vectors_) * (in_place ? 1.04 : 1.08);
-      cycles += as_double(count) * (as_double(vectors) * (depth * per_vector + 4 * as_double(rows)) + panels * 80);
+      const double steps = as_double(full) * step(rows, vectors_) + (last > 0 ? step(rows, last) : 0);
+      cycles += as_double(count) * (depth * steps * misses + 4 * as_double(vectors * rows) + panels * 80);
     });
     return cycles * as_double(s_.groups * s_.n);
   }

@@ -22,7 +22,7 @@ struct Blocking {
         panel_depth(std::min(depth, kPanelFloats / panel_step)),
         blocks(s.group_k, ceil_div(s.group_k, v.rows)),
         panels(ceil_div(s.p * s.q, panel_pixels)),
-        in_place(reads_in_place(s)) {}
+        in_place(reads_in_place(s, k.lanes)) {}
   Index lanes, panel_pixels, panel_step, depth, panel_depth;
   Split blocks;  // of the filters of a group
   Index panels;

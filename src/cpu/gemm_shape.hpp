@@ -90,8 +90,11 @@ struct Finish {
 alignas(64) inline constexpr float kZeros[kMaxTileVectors * 16] = {};
 
 /// A dense 1x1 convolution has no im2col: the planes of the source are its rows. Packing them still pays where many
-/// filters reuse a panel, and where planes a multiple of 2 KiB apart fall into few sets of the L1 cache.
-inline bool reads_in_place(const Shape& s) { return s.dense && s.group_k <= 512 && s.w % 512 != 0; }
+/// filters reuse a panel (fewer where its rows are short: a line or two of each plane), and where planes a multiple of
+/// 2 KiB apart fall into few sets of the L1 cache.
+inline bool reads_in_place(const Shape& s, Index lanes) {
+  return s.dense && s.group_k <= (lanes < 16 ? 128 : 512) && s.w % 512 != 0;
+}
 
 /// One block of weights: to[(tap * channels + c) * step + i] = from[(i * channels + c) * taps + tap], i below
 /// `filters`.

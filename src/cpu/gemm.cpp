@@ -43,12 +43,7 @@ class Cycles {
     const bool conflict = rows_ > 8 && s_.nhwc && s_.stride_w * s_.c % 1024 == 0 && s_.q > 8;
     // In NCHW each step of a 1x1 reduction meets another page.
     const bool pages = !s_.nhwc && s_.r * s_.s == 1 && s_.h * s_.w > 1024;
-    // Narrow tiles read as many lines from L2 as weights, once planes are too many for L1.
-    const bool narrow = !s_.nhwc && lanes_ < 16, one_tap = s_.r * s_.s == 1;
-    double lines = 1;
-    if (narrow && one_tap && s_.group_c >= 256) lines = s_.h * s_.w < 128 ? 1.3 : 1.17;
-    if (narrow && !one_tap && s_.stride_w > 1) lines = 1.13;
-    const double depth = real_taps() * as_double(s_.group_c) * std::max(lines, conflict ? 1.25 : pages ? 1.12 : 1);
+    const double depth = real_taps() * as_double(s_.group_c) * std::max(planes(), conflict ? 1.25 : pages ? 1.12 : 1);
     // There a step's few neighbouring elements are a line, or with a stride two, of their own. Small planes follow each
     // other within what the hardware guesses.
     const bool far = !s_.nhwc && s_.r * s_.s == 1 && s_.h * s_.w > 512;
@@ -77,7 +72,7 @@ class Cycles {
     const double pieces = as_double(vectors_ * lanes_) / as_double(s_.q) + 1;  // of destination rows in a panel
     const bool in_place = reads_in_place(s_, lanes_);
     double cycles = in_place ? 0 : depth * as_double(vectors) * 4 + panels * as_double(taps) * pieces * 40;
-    const double misses = in_place ? 1.04 : lanes_ < 16 ? 1 : 1.08;  // a narrow panel stays in L1 for longer
+    const double misses = in_place ? 1.04 : lanes_ < 16 ? 1 : 1.08;    // a narrow panel stays in L1 for longer
     const Index full = vectors / vectors_, last = vectors % vectors_;  // panels; vectors of the last one
     for_both_sizes(blocks, [&](Index rows, Index count) {
       const double steps = as_double(full) * step(rows, vectors_) + (last > 0 ? step(rows, last) : 0);
@@ -99,6 +94,16 @@ class Cycles {
     const double loads = pipes_ > 1 ? as_double(rows + vectors) / 2 : as_double(rows) / 2 + as_double(vectors);
     constexpr double kLatency = 4;  // of the multiply-add that the next step's continues
     return std::max({as_double(rows * vectors) / pipes_, loads, kLatency}) + 0.1 * as_double(rows);
+  }
+
+  // What a narrow tile, whose steps are short, waits for planes of NCHW: their lines, which leave L1 from tile to tile,
+  // and beyond 64 of them the TLB, which holds as many pages. Measured: the smallest planes share the fewest lines.
+  double planes() const {
+    if (s_.nhwc || lanes_ >= 16) return 1;
+    const Index plane = s_.h * s_.w;
+    if (s_.r * s_.s == 1) return s_.group_c < 256 ? 1 : plane < 128 ? 1.3 : 1.17;
+    const double strided = s_.stride_w > 1 ? 1.13 : 1;
+    return s_.group_c <= 64 ? strided : std::max(strided, plane > 1024 ? 1.25 : plane > 512 ? 1.13 : 1);
   }
 
   // Taps of an average pixel that do not fall into the padding.

@@ -258,6 +258,30 @@ TEST(Shipped, EveryLineNamesKernelsThatItsCardHas) {
   }
 }
 
+bool binds_counters(const Recipe& recipe) {
+  return std::any_of(recipe.steps.begin(), recipe.steps.end(), [](const Step& step) {
+    return std::any_of(step.buffers.begin(), step.buffers.end(),
+                       [](const Binding& binding) { return binding.role == Role::counters; });
+  });
+}
+
+// Bands are recipes of their own: what those need, the whole needs.
+TEST(Recipe, BandsThatShareDepthBindCounters) {
+  GlInfo info = card("hopper", 3, Vendor::nvidia);
+  info.limits.max_block_bytes = 1 << 20;
+  info.limits.max_groups = {65535, 65535, 1};
+  const Conv2dDesc desc = Conv2dDesc::parse("n1c900h24w24k64r1s1");  // an image of 2 MB, blocks of 1
+  int shared = 0;
+  for (const Config& c : configs(desc, info)) {
+    if (!cut_by_blocking(c)) continue;
+    const Recipe made = recipe(c, desc, info);
+    EXPECT_GT(made.steps.size(), 2U) << c.name;
+    EXPECT_EQ(made.counts, binds_counters(made)) << c.name;
+    shared += made.counts;
+  }
+  EXPECT_GT(shared, 0);
+}
+
 TEST(Recipe, WritesEveryElementOnceUnderAnyLimit) {
   int refused = 0, split = 0, banded = 0;
   for (const char* problem : kProblems) {
@@ -275,6 +299,7 @@ TEST(Recipe, WritesEveryElementOnceUnderAnyLimit) {
             split += cut.steps.size() > 1;
             if (cut.workspace_floats > 0) {  // gl_backend_test runs those
               ++banded;
+              EXPECT_EQ(cut.counts, binds_counters(cut));
               for (const Step& step : cut.steps)
                 for (const Binding& b : step.buffers) {
                   EXPECT_EQ(b.offset_bytes % info.limits.block_alignment, 0U);

@@ -81,6 +81,7 @@ class Bands {
     const Recipe inner = recipe(config_, band, info_);
     recipe_.workspace_floats =
         std::max(recipe_.workspace_floats, static_cast<std::size_t>(inner_at_) + inner.workspace_floats);
+    recipe_.counts = recipe_.counts || inner.counts;
     for (Step step : inner.steps) {
       step.program = program(inner.programs[step.program]);
       step.after_previous = true;

@@ -10,8 +10,8 @@
 #ifndef WHOLE_STEPS
 #define WHOLE_STEPS 0
 #endif
-// What a tap needs to know of each pixel: with several taps in shared memory, for in registers it would cost a resident
-// group; with one tap it is looked at once.
+// What a tap needs to know of each pixel is worked out once a tile and shared; held in 12 registers it made tiles of 8x4
+// sums up to 1.7 times slower (bench/NOTES.md). With one tap it is looked at once.
 #ifndef ONE_TAP
 #define ONE_TAP POINTWISE  // 1: R and S are 1
 #endif

@@ -494,7 +494,7 @@ TEST_F(GlFaults, StretchesOfEveryKindGiveTheExactSums) {
       const Recipe made = recipe(*config, desc, info);
       shared += made.counts;
       mixed += made.counts && std::any_of(made.steps.begin(), made.steps.end(), [](const Step& step) {
-                 return step.buffers.size() > 4 && step.params.size() > 29 && step.params[29] > 0;
+                 return step.buffers.size() > 4 && step.params.size() > 29 && step.params[29] > 0;  // conv.whole
                });
       const auto packed = std::make_shared<GlWeights>(pack_weights(*config, desc, weights),
                                                       std::vector<float>(static_cast<std::size_t>(desc.k), 0.0F));

@@ -9,9 +9,9 @@
 namespace convrt::gl {
 namespace {
 
-// Fitted to 1,900 timings on an H200: four tiles, 18 layers of ResNet-50 at N = 32 and 64 (8 % rms), and seven tiles at
-// N = 1 (14 %), so that the share chosen is on geomean 1 % slower than the best one measured (bench/NOTES.md). Cycles
-// and bytes are a processor's.
+// Fitted to 2,400 timings on an H200: four tiles on 18 layers of ResNet-50 at N = 32 and 64 (8 % rms), eight on 23 at
+// N = 1 (14 %). Of the shares timed the model prefers one that is on geomean 1 to 2 % slower than the best
+// (bench/NOTES.md). Cycles and bytes are a processor's.
 constexpr double kHalfRateWarps = 410;  // over an invocation's sums and the root of eighths of a step: how much there
                                         // is to do while a load is awaited
 constexpr double kFewSumsPeak = 0.7, kFewSumsHalf = 0.55;  // 4x4 sums: bound by shared memory, and so by fewer warps
@@ -55,8 +55,7 @@ class Processor {
   double cycles(double tiles, double tile, double stretches, double stretch) const {
     const double rounds = std::floor(tiles / resident_);
     double cycles = rounds * resident_ * tile / rate(resident_);
-    double rest = tiles - rounds * resident_,
-           left = tile;  // tiles that the stretches run beside, and work left of each
+    double rest = tiles - rounds * resident_, left = tile;  // tiles beside which stretches run, and work left of each
     while (rest > 0 || stretches > 0) {
       const double beside = std::min(stretches, resident_ - rest), groups = rest + beside;
       double now = left;  // until a tile or a stretch is done

@@ -212,7 +212,7 @@ double rate(const Variant& variant, const Variant::Choice& choice, const Conv2dD
   const std::string_view name = variant.name;
   const bool pairs = info.arch == "rdna3" || info.arch == "rdna3.5";
   if (name == "rdna3_dual_issue") return pairs ? choice.rate : 1e-3;
-  // The compiler pairs no multiply-add of the others there: 28 to 53 of the 55 TFLOP/s (bench/NOTES.md, RDNA3, static).
+  // The compiler pairs no multiply-add of the others there: 27 to 52 of the 55 TFLOP/s (bench/NOTES.md, RDNA3, static).
   if (pairs) return 0.75 * choice.rate;
   if (name == "pointwise" && !pointwise_aligned(desc)) return 0.8 * choice.rate;
   // Strips of one column: long ones, since they share the arithmetic of indices.

@@ -55,59 +55,70 @@ class GemmOnIsa : public testing::TestWithParam<Isa> {
 TEST_P(GemmOnIsa, PixelTilesMultiplyAndTouchNothingElse) {
   for_each_tile(kernels.pixel, [&](PixelKernel tile, int rows, int vectors, int depth, Epilogue e) {
     const int width = vectors * kernels.lanes, b_step = width + 3, out_step = width + 5;
-    Guarded a(static_cast<std::size_t>(depth * rows), Flush::back), bias(static_cast<std::size_t>(rows), Flush::back),
-        b(static_cast<std::size_t>(depth == 0 ? 0 : (depth - 1) * b_step + width), Flush::back),
-        out(static_cast<std::size_t>((rows - 1) * out_step + width), Flush::back);
-    for (const Guarded* g : {&a, &bias, &b, &out}) fill(g->floats(), random);
-    const std::vector<float> before(out.floats().begin(), out.floats().end());
-    e.bias = bias.floats().data();
-    tile({a.floats().data(), b.floats().data(), b_step, depth, out.floats().data(), out_step, e});
-    EXPECT_TRUE(out.intact());
-    for (int m = 0; m < rows; ++m)
-      for (int x = 0; x < std::min(out_step, static_cast<int>(before.size()) - m * out_step); ++x) {
-        const auto at = static_cast<std::size_t>(m * out_step + x);
-        float sum = 0;
-        for (int i = 0; i < depth && x < width; ++i)
-          sum +=
-              a.floats()[static_cast<std::size_t>(i * rows + m)] * b.floats()[static_cast<std::size_t>(i * b_step + x)];
-        const float expected = x < width ? finished(sum, e.bias[m], before[at], e) : before[at];
-        ASSERT_EQ(out.floats()[at], expected)
-            << rows << "x" << vectors << " depth " << depth << " at " << m << "," << x;
-      }
+    for (const int tiles : {1, 3}) {
+      const int all = tiles * rows, a_step = depth * rows + 2;
+      Guarded a(static_cast<std::size_t>((tiles - 1) * a_step + depth * rows), Flush::back),
+          bias(static_cast<std::size_t>(all), Flush::back),
+          b(static_cast<std::size_t>(depth == 0 ? 0 : (depth - 1) * b_step + width), Flush::back),
+          out(static_cast<std::size_t>((all - 1) * out_step + width), Flush::back);
+      for (const Guarded* g : {&a, &bias, &b, &out}) fill(g->floats(), random);
+      const std::vector<float> before(out.floats().begin(), out.floats().end());
+      e.bias = bias.floats().data();
+      tile({tiles, a.floats().data(), a_step, b.floats().data(), b_step, depth, out.floats().data(), out_step, e});
+      EXPECT_TRUE(out.intact());
+      for (int m = 0; m < all; ++m)
+        for (int x = 0; x < std::min(out_step, static_cast<int>(before.size()) - m * out_step); ++x) {
+          const auto at = static_cast<std::size_t>(m * out_step + x);
+          float sum = 0;
+          for (int i = 0; i < depth && x < width; ++i)
+            sum += a.floats()[static_cast<std::size_t>(m / rows * a_step + i * rows + m % rows)] *
+                   b.floats()[static_cast<std::size_t>(i * b_step + x)];
+          const float expected = x < width ? finished(sum, e.bias[m], before[at], e) : before[at];
+          ASSERT_EQ(out.floats()[at], expected)
+              << tiles << " of " << rows << "x" << vectors << " depth " << depth << " at " << m << "," << x;
+        }
+    }
   });
 }
 
 TEST_P(GemmOnIsa, ChannelTilesMultiplyAndTouchNothingElse) {
+  struct Case {
+    int pixel_step, depth_step, run_count, tiles;
+  };
+  std::vector<Case> cases;
+  for (const int tiles : {1, 3})
+    for (const int run_count : {0, 1, 3})
+      for (const auto& [pixel_step, depth_step] : {std::pair{11, 1}, {2, 37}})  // NHWC-like and NCHW-like steps
+        cases.push_back({pixel_step, depth_step, run_count, tiles});
   for_each_tile(kernels.channel, [&](ChannelKernel tile, int pixels, int vectors, int depth, Epilogue e) {
     const int width = vectors * kernels.lanes, out_step = width + 5;
-    // Runs of different places; NHWC-like and NCHW-like steps.
-    for (const auto& [pixel_step, depth_step] : {std::pair{11, 1}, {2, 37}})
-      for (const int run_count : {0, 1, 3}) {
-        const auto extent =
-            static_cast<std::size_t>((pixels - 1) * pixel_step + std::max(0, depth - 1) * depth_step + 1);
-        Guarded src(extent + 6, Flush::back), weights(static_cast<std::size_t>(run_count * depth * width), Flush::back),
-            bias(static_cast<std::size_t>(width), Flush::back),
-            out(static_cast<std::size_t>((pixels - 1) * out_step + width), Flush::back);
-        for (const Guarded* g : {&src, &weights, &bias, &out}) fill(g->floats(), random);
-        const std::vector<float> before(out.floats().begin(), out.floats().end());
-        e.bias = bias.floats().data();
-        TapRun runs[3];
-        for (int r = 0; r < run_count; ++r)
-          runs[r] = {src.floats().data() + 3 * r, weights.floats().data() + r * depth * width};
-        tile({runs, run_count, depth, pixel_step, depth_step, out.floats().data(), out_step, e});
-        EXPECT_TRUE(out.intact());
-        for (int x = 0; x < pixels; ++x)
-          for (int k = 0; k < std::min(out_step, static_cast<int>(before.size()) - x * out_step); ++k) {
-            const auto at = static_cast<std::size_t>(x * out_step + k);
-            float sum = 0;
-            for (int r = 0; r < run_count && k < width; ++r)
-              for (int i = 0; i < depth; ++i)
-                sum += runs[r].src[x * pixel_step + i * depth_step] * runs[r].weights[i * width + k];
-            const float expected = k < width ? finished(sum, e.bias[k], before[at], e) : before[at];
-            ASSERT_EQ(out.floats()[at], expected)
-                << pixels << "x" << vectors << " depth " << depth << " at " << x << "," << k;
-          }
-      }
+    for (const Case& c : cases) {
+      const int all = c.tiles * pixels;
+      const auto extent =
+          static_cast<std::size_t>((all - 1) * c.pixel_step + std::max(0, depth - 1) * c.depth_step + 1);
+      Guarded src(extent + 6, Flush::back), weights(static_cast<std::size_t>(c.run_count * depth * width), Flush::back),
+          bias(static_cast<std::size_t>(width), Flush::back),
+          out(static_cast<std::size_t>((all - 1) * out_step + width), Flush::back);
+      for (const Guarded* g : {&src, &weights, &bias, &out}) fill(g->floats(), random);
+      const std::vector<float> before(out.floats().begin(), out.floats().end());
+      e.bias = bias.floats().data();
+      TapRun runs[3];  // of different places
+      for (int r = 0; r < c.run_count; ++r)
+        runs[r] = {src.floats().data() + 3 * r, weights.floats().data() + r * depth * width};
+      tile({c.tiles, runs, c.run_count, depth, c.pixel_step, c.depth_step, out.floats().data(), out_step, e});
+      EXPECT_TRUE(out.intact());
+      for (int x = 0; x < all; ++x)
+        for (int k = 0; k < std::min(out_step, static_cast<int>(before.size()) - x * out_step); ++k) {
+          const auto at = static_cast<std::size_t>(x * out_step + k);
+          float sum = 0;
+          for (int r = 0; r < c.run_count && k < width; ++r)
+            for (int i = 0; i < depth; ++i)
+              sum += runs[r].src[x * c.pixel_step + i * c.depth_step] * runs[r].weights[i * width + k];
+          const float expected = k < width ? finished(sum, e.bias[k], before[at], e) : before[at];
+          ASSERT_EQ(out.floats()[at], expected)
+              << c.tiles << " of " << pixels << "x" << vectors << " depth " << depth << " at " << x << "," << k;
+        }
+    }
   });
 }
 
@@ -116,7 +127,7 @@ TEST_P(GemmOnIsa, TilesKeepNaN) {
   const std::vector<float> b(width, std::numeric_limits<float>::quiet_NaN());
   std::vector<float> out(width);
   const float one = 1, zero = 0;
-  kernels.pixel[1][1]({&one, b.data(), 0, 1, out.data(), 0, {&zero, false, 0, 6}});
+  kernels.pixel[1][1]({1, &one, 0, b.data(), 0, 1, out.data(), 0, {&zero, false, 0, 6}});
   for (const float f : out) EXPECT_TRUE(std::isnan(f));
 }
 

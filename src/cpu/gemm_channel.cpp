@@ -35,9 +35,14 @@ struct Blocking {
   Index tile_step, tile_floats;
 };
 
-// Pixels [q, q + pixels) of row p of image n, times one block of filters of group g.
-struct Tile {
-  Index n, p, q, pixels;
+// Tiles that one call of a kernel takes at most: what a second pass (activate_row) finds in the L1 cache.
+constexpr Index kStripTiles = 16;
+
+// A strip of neighbouring tiles: pixels [q, q + tiles * pixels) of row p of image n, times one block of filters of
+// group g. More than one tile only where they are inside.
+struct Strip {
+  Index n, p, q, tiles, pixels;
+  bool inside;   // every pixel meets all filter columns
   Index staged;  // pixels that stand before it in the scratch
   Index g, first_vector, vectors;
   Shape::Range rows;  // of the filter, that meet the source
@@ -75,7 +80,7 @@ class ChannelGemm {
     const Index block = column % b_.blocks.parts;
     Index tile = first % b_.row_tiles.parts;
     const Index row = first / b_.row_tiles.parts;
-    Tile t = {};
+    Strip t = {};
     t.n = row / s_.p;
     t.p = row % s_.p;
     t.g = column / b_.blocks.parts;
@@ -85,29 +90,47 @@ class ChannelGemm {
     for (;;) {
       t.q = b_.row_tiles.begin(tile);
       t.pixels = b_.row_tiles.count(tile);
+      measure(t, tile, count);
       compute(t, scratch);
+      count -= t.tiles;
+      tile += t.tiles;
       if (!s_.nhwc) {
-        t.staged += t.pixels;
-        const bool image_ends = t.p == s_.p - 1 && tile == b_.row_tiles.parts - 1;
-        if (count == 1 || image_ends || t.staged + b_.row_tiles.count(0) > kStagedPixels) store_staged(t, scratch);
+        t.staged += t.tiles * t.pixels;
+        const bool image_ends = t.p == s_.p - 1 && tile == b_.row_tiles.parts;
+        if (count == 0 || image_ends || t.staged + b_.row_tiles.count(0) > kStagedPixels) store_staged(t, scratch);
       }
-      if (--count == 0) return;
-      // The next tile; no divisions here, tiles of a 1x1 convolution take but a thousand cycles.
-      if (++tile < b_.row_tiles.parts) continue;
+      if (count == 0) return;
+      if (tile < b_.row_tiles.parts) continue;
       tile = 0;
       if (++t.p == s_.p) t.p = 0, ++t.n;
       t.rows = s_.filter_rows(t.p);
     }
   }
 
+  bool direct(const Strip& t) const { return s_.nhwc && filters(t) == t.vectors * b_.lanes; }
+
+  // Sets t.inside, and t.tiles to how many of `count` tiles, of which `t` and `tile` are the first, make a strip. No
+  // divisions: tiles of a 1x1 convolution take but 400 cycles.
+  void measure(Strip& t, Index tile, Index count) const {
+    const Index first = t.q * s_.stride_w - s_.pad_left, tile_columns = t.pixels * s_.stride_w;
+    const Index last = first + tile_columns - s_.stride_w + (s_.s - 1) * s_.dilation_w;
+    t.inside = first >= 0 && last < s_.w;
+    t.tiles = 1;
+    if (!t.inside || (s_.nhwc && !direct(t))) return;
+    const Index equal = (tile < b_.row_tiles.extra ? b_.row_tiles.extra : b_.row_tiles.parts) - tile;
+    Index most = std::min({count, equal, kStripTiles});
+    if (!s_.nhwc) most = std::min(most, (kStagedPixels - t.staged) / t.pixels);
+    while (t.tiles < most && last + t.tiles * tile_columns < s_.w) ++t.tiles;
+  }
+
   // Pixels [first, last) of the tile whose source column for filter column s lies inside the image.
-  Shape::Range pixels_of(const Tile& t, Index s) const {
+  Shape::Range pixels_of(const Strip& t, Index s) const {
     const Index w = t.q * s_.stride_w - s_.pad_left + s * s_.dilation_w;
     return {std::max<Index>(0, ceil_div(-w, s_.stride_w)), std::min(t.pixels, ceil_div(s_.w - w, s_.stride_w))};
   }
 
   // Sums filter columns [s_begin, s_end), which pixels [range) of the tile all meet, into `out`.
-  void sum(const Tile& t, Index s_begin, Index s_end, Shape::Range range, float* out, Index out_step,
+  void sum(const Strip& t, Index s_begin, Index s_end, Shape::Range range, float* out, Index out_step,
            const Epilogue& epilogue, float* scratch) const {
     // In NHWC neighbouring filter columns meet neighbouring pixels: their channels are one run.
     const Index merged = s_.nhwc && s_.dilation_w == 1 && s_.groups == 1 ? std::max<Index>(1, s_end - s_begin) : 1;
@@ -122,18 +145,18 @@ class ChannelGemm {
         const Index w = (t.q + range.first) * s_.stride_w - s_.pad_left + s * s_.dilation_w;
         runs[count++] = {image + (h * s_.w + w) * w_step_, weights + (r * s_.s + s) * s_.group_c * width};
       }
-    kernels_.channel[range.last - range.first][t.vectors]({runs, count, merged * s_.group_c, s_.stride_w * w_step_,
-                                                           depth_step_, out + range.first * out_step, out_step,
-                                                           epilogue});
+    kernels_.channel[range.last - range.first][t.vectors]({t.tiles, runs, count, merged * s_.group_c,
+                                                           s_.stride_w * w_step_, depth_step_,
+                                                           out + range.first * out_step, out_step, epilogue});
   }
 
-  void compute(const Tile& t, float* scratch) const {
+  void compute(const Strip& t, float* scratch) const {
     float* tile = scratch + t.staged * b_.tile_step;
     float* padded_bias = scratch + b_.tile_floats;
     float* runs = padded_bias + b_.tile_step;
     const Index width = t.vectors * b_.lanes, k = first_filter(t), k_count = filters(t);
 
-    const bool direct = s_.nhwc && k_count == width;
+    const bool direct = this->direct(t);
     float* out = direct ? first_output(t) : tile;
     const Index out_step = direct ? s_.k : b_.tile_step;
     const float* bias = run_.bias + k;
@@ -144,11 +167,8 @@ class ChannelGemm {
 
     const Shape::Range all = {0, t.pixels};
     // Filter columns that every pixel meets are neighbours; they come last and carry the epilogue.
-    const Index w_first = t.q * s_.stride_w - s_.pad_left;
-    const Index w_last = w_first + (t.pixels - 1) * s_.stride_w + (s_.s - 1) * s_.dilation_w;
-    const bool inside = w_first >= 0 && w_last < s_.w;
-    Index s_begin = 0, s_end = inside ? s_.s : 0;
-    for (Index s = 0; s < s_.s && !inside && !t.rows.empty(); ++s) {
+    Index s_begin = 0, s_end = t.inside ? s_.s : 0;
+    for (Index s = 0; s < s_.s && !t.inside && !t.rows.empty(); ++s) {
       const Shape::Range range = pixels_of(t, s);
       if (range.first == 0 && range.last == t.pixels) {
         if (s_end == 0) s_begin = s;
@@ -164,33 +184,33 @@ class ChannelGemm {
     sum(t, s_begin, s_end, all, out, out_step, {bias, accumulate, finish_.low, finish_.high}, runs);
 
     if (finish_.row_pass)
-      for (Index x = 0; x < t.pixels; ++x)
+      for (Index x = 0; x < t.tiles * t.pixels; ++x)
         kernels_.activate_row(run_.desc.activation, out + x * out_step, static_cast<std::size_t>(k_count));
     if (s_.nhwc && !direct)
       for (Index x = 0; x < t.pixels; ++x) std::copy_n(tile + x * b_.tile_step, k_count, first_output(t) + x * s_.k);
   }
 
-  Index first_filter(const Tile& t) const { return t.g * s_.group_k + t.first_vector * b_.lanes; }
-  Index filters(const Tile& t) const { return std::min(t.vectors * b_.lanes, s_.group_k - t.first_vector * b_.lanes); }
+  Index first_filter(const Strip& t) const { return t.g * s_.group_k + t.first_vector * b_.lanes; }
+  Index filters(const Strip& t) const { return std::min(t.vectors * b_.lanes, s_.group_k - t.first_vector * b_.lanes); }
 
-  float* first_output(const Tile& t) const {
+  float* first_output(const Strip& t) const {
     const Index pixel = t.p * s_.q + t.q, plane = s_.p * s_.q, k = first_filter(t);
     return run_.dst + (s_.nhwc ? (t.n * plane + pixel) * s_.k + k : (t.n * s_.k + k) * plane + pixel);
   }
 
   // Destination to a tile that cannot lie in the destination itself.
-  void load(const Tile& t, float* tile) const {
+  void load(const Strip& t, float* tile) const {
     const float* dst = first_output(t);
     if (s_.nhwc)
       for (Index x = 0; x < t.pixels; ++x) std::copy_n(dst + x * s_.k, filters(t), tile + x * b_.tile_step);
     else
-      kernels_.transpose({dst, s_.p * s_.q, tile, b_.tile_step, filters(t), t.pixels});
+      kernels_.transpose({dst, s_.p * s_.q, tile, b_.tile_step, filters(t), t.tiles * t.pixels});
   }
 
   // To the planes what is staged, the pixels of `t` last.
-  void store_staged(Tile& t, const float* scratch) const {
+  void store_staged(Strip& t, const float* scratch) const {
     kernels_.transpose_near(
-        {scratch, b_.tile_step, first_output(t) + t.pixels - t.staged, s_.p * s_.q, t.staged, filters(t)});
+        {scratch, b_.tile_step, first_output(t) + t.tiles * t.pixels - t.staged, s_.p * s_.q, t.staged, filters(t)});
     t.staged = 0;
   }
 

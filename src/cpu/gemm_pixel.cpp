@@ -11,6 +11,9 @@ namespace {
 // Depth of a panel in rows: what fits half the L2 cache, next to the weights that stream through.
 constexpr Index kPanelFloats = 96 * 1024;
 
+// Tiles that one call of a kernel takes at most.
+constexpr Index kStripTiles = 8;
+
 struct Blocking {
   Blocking(const Shape& s, const Variant& v, const GemmKernels& k)
       : lanes(k.lanes),
@@ -107,12 +110,13 @@ class PixelGemm {
     if (blocking_.in_place && panel.count % blocking_.lanes == 0) {
       const float* rows = run_.src + (panel.n * shape_.c + panel.g * shape_.group_c) * shape_.w + panel.pixel;
       const Split ahead(end, last - first);
-      for (Index block = first; block < last; ++block) {
+      for (Index block = first, count = 0; block < last; block += count) {
+        count = strip_blocks(block, last);
         // Every row of a panel lies in a page of its own, where the hardware does not guess what follows.
-        for (Index c = ahead.begin(block - first); c < ahead.begin(block - first + 1); ++c)
+        for (Index c = ahead.begin(block - first); c < ahead.begin(block - first + count); ++c)
           for (Index x = 0; x < blocking_.panel_pixels; x += 16)
             __builtin_prefetch(rows + c * shape_.w + blocking_.panel_pixels + x, 0, 2);
-        multiply(panel, block, begin, end, true, true, {rows, shape_.w}, scratch);
+        multiply(panel, block, count, begin, end, true, true, {rows, shape_.w}, scratch);
       }
       return;
     }
@@ -120,8 +124,13 @@ class PixelGemm {
     do {
       const Index chunk_end = std::min(end, at + blocking_.panel_depth);
       pack_panel(run_, shape_, blocking_, kernels_, panel, at, chunk_end, scratch);
-      for (Index block = first; block < last; ++block)
-        multiply(panel, block, at, chunk_end, at == begin, chunk_end == end, {scratch, blocking_.panel_step}, scratch);
+      // A tile of its own takes what is not stored where it belongs, kZeros is the bias of one tile only.
+      const bool single = chunk_end < end || panel.count % blocking_.lanes != 0;
+      for (Index block = first, count = 0; block < last; block += count) {
+        count = single ? 1 : strip_blocks(block, last);
+        multiply(panel, block, count, at, chunk_end, at == begin, chunk_end == end, {scratch, blocking_.panel_step},
+                 scratch);
+      }
       at = chunk_end;
     } while (at < end);
   }
@@ -131,8 +140,17 @@ class PixelGemm {
     Index step;
   };
 
-  void multiply(const Panel& panel, Index block, Index begin, Index end, bool is_first, bool is_last, Rows im2col,
-                float* scratch) const {
+  // How many weight blocks before `last` make one call of a kernel: as many rows in each.
+  Index strip_blocks(Index block, Index last) const {
+    const Split& blocks = blocking_.blocks;
+    const Index equal = (block < blocks.extra ? blocks.extra : blocks.parts) - block;
+    return std::min({equal, last - block, kStripTiles});
+  }
+
+  // `count` weight blocks from `block` on, all of as many rows. More than one only for whole vectors and the last
+  // chunk of the depth.
+  void multiply(const Panel& panel, Index block, Index count, Index begin, Index end, bool is_first, bool is_last,
+                Rows im2col, float* scratch) const {
     const Index rows = blocking_.blocks.count(block);
     const Index k = panel.g * shape_.group_k + blocking_.blocks.begin(block);
     const Index vectors = ceil_div(panel.count, blocking_.lanes);
@@ -145,14 +163,16 @@ class PixelGemm {
     if (!whole && accumulate)
       for (Index m = 0; m < rows; ++m) std::copy_n(out + m * out_step, panel.count, tile + m * tile_step);
     const Finish finish = is_last ? finish_ : Finish({});
-    kernels_.pixel[rows][vectors]({run_.weights + k * blocking_.depth + begin * rows,
+    kernels_.pixel[rows][vectors]({count,
+                                   run_.weights + k * blocking_.depth + begin * rows,
+                                   rows * blocking_.depth,
                                    im2col.first,
                                    im2col.step,
                                    end - begin,
                                    tile,
                                    tile_step,
                                    {is_last ? run_.bias + k : kZeros, accumulate, finish.low, finish.high}});
-    for (Index m = 0; m < rows; ++m) {
+    for (Index m = 0; m < count * rows; ++m) {
       if (finish.row_pass)
         kernels_.activate_row(run_.desc.activation, tile + m * tile_step, static_cast<std::size_t>(panel.count));
       if (!whole) std::copy_n(tile + m * tile_step, panel.count, out + m * out_step);

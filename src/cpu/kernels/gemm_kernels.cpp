@@ -40,96 +40,104 @@ HWY_INLINE V finish(V sum, V bias, const Epilogue& e, const float* out) {
   return hn::IfThenElse(hn::Le(v, low), low, hn::IfThenElse(hn::Gt(v, high), high, v));
 }
 
+// Kernels take several tiles at once: to be called, and to be set up, costs a tile of short depth a tenth of its time.
 template <int kRows, int kVectors>
-void pixel_tile(const PixelTile& t) {
-  V sum[kRows][kVectors];
-  HWY_UNROLL(16)
-  for (int m = 0; m < kRows; ++m) HWY_UNROLL(4)
-  for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::Zero(kD);
-  const float* HWY_RESTRICT a = t.a;
-  const float* HWY_RESTRICT b = t.b;
-  const std::ptrdiff_t b_step = t.b_step;
-  HWY_UNROLL(1)
-  for (std::ptrdiff_t i = t.depth; i > 0; --i, a += kRows, b += b_step) {
-    V pixels[kVectors];
-    HWY_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v) pixels[v] = hn::LoadU(kD, b + v * kLanes);
-    HWY_UNROLL(16)
-    for (int m = 0; m < kRows; ++m) {
-      const V weight = hn::Set(kD, a[m]);
-      HWY_UNROLL(4)
-      for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(weight, pixels[v], sum[m][v]);
-    }
-  }
+void pixel_tiles(const PixelTiles& t) {
   const Epilogue e = t.epilogue;
+  const float* HWY_RESTRICT bias = e.bias;
+  const float* HWY_RESTRICT weights = t.a;
   float* HWY_RESTRICT out = t.out;
-  const std::ptrdiff_t out_step = t.out_step;
-  if (only_bias(e)) {
+  const std::ptrdiff_t b_step = t.b_step, out_step = t.out_step;
+  HWY_UNROLL(1)
+  for (std::ptrdiff_t tile = t.tiles; tile > 0; --tile, weights += t.a_step, bias += kRows) {
+    V sum[kRows][kVectors];
     HWY_UNROLL(16)
-    for (int m = 0; m < kRows; ++m, out += out_step) {
-      const V bias = hn::Set(kD, e.bias[m]);
+    for (int m = 0; m < kRows; ++m) HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::Zero(kD);
+    const float* HWY_RESTRICT a = weights;
+    const float* HWY_RESTRICT b = t.b;
+    HWY_UNROLL(1)
+    for (std::ptrdiff_t i = t.depth; i > 0; --i, a += kRows, b += b_step) {
+      V pixels[kVectors];
       HWY_UNROLL(4)
-      for (int v = 0; v < kVectors; ++v) hn::StoreU(hn::Add(sum[m][v], bias), kD, out + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) pixels[v] = hn::LoadU(kD, b + v * kLanes);
+      HWY_UNROLL(16)
+      for (int m = 0; m < kRows; ++m) {
+        const V weight = hn::Set(kD, a[m]);
+        HWY_UNROLL(4)
+        for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(weight, pixels[v], sum[m][v]);
+      }
     }
-    return;
-  }
-  HWY_UNROLL(16)
-  for (int m = 0; m < kRows; ++m, out += out_step) {
-    const V bias = hn::Set(kD, e.bias[m]);
-    HWY_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v) hn::StoreU(finish(sum[m][v], bias, e, out + v * kLanes), kD, out + v * kLanes);
+    if (only_bias(e)) {
+      HWY_UNROLL(16)
+      for (int m = 0; m < kRows; ++m, out += out_step) {
+        const V added = hn::Set(kD, bias[m]);
+        HWY_UNROLL(4)
+        for (int v = 0; v < kVectors; ++v) hn::StoreU(hn::Add(sum[m][v], added), kD, out + v * kLanes);
+      }
+    } else {
+      HWY_UNROLL(16)
+      for (int m = 0; m < kRows; ++m, out += out_step) {
+        const V added = hn::Set(kD, bias[m]);
+        HWY_UNROLL(4)
+        for (int v = 0; v < kVectors; ++v)
+          hn::StoreU(finish(sum[m][v], added, e, out + v * kLanes), kD, out + v * kLanes);
+      }
+    }
   }
 }
 
 template <int kPixels, int kVectors>
-void channel_tile(const ChannelTile& t) {
-  V sum[kPixels][kVectors];
-  HWY_UNROLL(16)
-  for (int x = 0; x < kPixels; ++x) HWY_UNROLL(4)
-  for (int v = 0; v < kVectors; ++v) sum[x][v] = hn::Zero(kD);
-  const std::ptrdiff_t step = t.pixel_step, depth_step = t.depth_step;
-  for (std::ptrdiff_t run = 0; run < t.run_count; ++run) {
-    // One base pointer for three pixels: base, base + step and base + 2*step are single x86 addresses, and fourteen
-    // pointers would not fit into the registers.
-    constexpr int kBases = (kPixels + 2) / 3;
-    const float* base[kBases];
-    HWY_UNROLL(8)
-    for (int g = 0; g < kBases; ++g) base[g] = t.runs[run].src + 3 * g * step;
-    const float* HWY_RESTRICT w = t.runs[run].weights;
-    HWY_UNROLL(1)
-    for (std::ptrdiff_t i = t.depth; i > 0; --i) {
-      V weight[kVectors];
-      HWY_UNROLL(4)
-      for (int v = 0; v < kVectors; ++v) weight[v] = hn::LoadU(kD, w + v * kLanes);
-      HWY_UNROLL(16)
-      for (int x = 0; x < kPixels; ++x) {
-        const V pixel = hn::Set(kD, base[x / 3][(x % 3) * step]);
-        HWY_UNROLL(4)
-        for (int v = 0; v < kVectors; ++v) sum[x][v] = hn::MulAdd(pixel, weight[v], sum[x][v]);
-      }
-      w += kVectors * kLanes;
-      HWY_UNROLL(8)
-      for (int g = 0; g < kBases; ++g) base[g] += depth_step;
-    }
-  }
+void channel_tiles(const ChannelTiles& t) {
   const Epilogue e = t.epilogue;
   float* HWY_RESTRICT out = t.out;
-  const std::ptrdiff_t out_step = t.out_step;
-  if (only_bias(e)) {
+  const std::ptrdiff_t step = t.pixel_step, depth_step = t.depth_step, out_step = t.out_step;
+  HWY_UNROLL(1)
+  for (std::ptrdiff_t tile = 0; tile < t.tiles; ++tile) {
+    V sum[kPixels][kVectors];
     HWY_UNROLL(16)
-    for (int x = 0; x < kPixels; ++x, out += out_step) {
-      HWY_UNROLL(4)
-      for (int v = 0; v < kVectors; ++v)
-        hn::StoreU(hn::Add(sum[x][v], hn::LoadU(kD, e.bias + v * kLanes)), kD, out + v * kLanes);
+    for (int x = 0; x < kPixels; ++x) HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) sum[x][v] = hn::Zero(kD);
+    for (std::ptrdiff_t run = 0; run < t.run_count; ++run) {
+      // One base pointer for three pixels: base, base + step and base + 2*step are single x86 addresses, and fourteen
+      // pointers would not fit into the registers.
+      constexpr int kBases = (kPixels + 2) / 3;
+      const float* base[kBases];
+      HWY_UNROLL(8)
+      for (int g = 0; g < kBases; ++g) base[g] = t.runs[run].src + (tile * kPixels + 3 * g) * step;
+      const float* HWY_RESTRICT w = t.runs[run].weights;
+      HWY_UNROLL(1)
+      for (std::ptrdiff_t i = t.depth; i > 0; --i) {
+        V weight[kVectors];
+        HWY_UNROLL(4)
+        for (int v = 0; v < kVectors; ++v) weight[v] = hn::LoadU(kD, w + v * kLanes);
+        HWY_UNROLL(16)
+        for (int x = 0; x < kPixels; ++x) {
+          const V pixel = hn::Set(kD, base[x / 3][(x % 3) * step]);
+          HWY_UNROLL(4)
+          for (int v = 0; v < kVectors; ++v) sum[x][v] = hn::MulAdd(pixel, weight[v], sum[x][v]);
+        }
+        w += kVectors * kLanes;
+        HWY_UNROLL(8)
+        for (int g = 0; g < kBases; ++g) base[g] += depth_step;
+      }
     }
-    return;
-  }
-  HWY_UNROLL(16)
-  for (int x = 0; x < kPixels; ++x, out += out_step) {
-    HWY_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v) {
-      const V bias = hn::LoadU(kD, e.bias + v * kLanes);
-      hn::StoreU(finish(sum[x][v], bias, e, out + v * kLanes), kD, out + v * kLanes);
+    if (only_bias(e)) {
+      HWY_UNROLL(16)
+      for (int x = 0; x < kPixels; ++x, out += out_step) {
+        HWY_UNROLL(4)
+        for (int v = 0; v < kVectors; ++v)
+          hn::StoreU(hn::Add(sum[x][v], hn::LoadU(kD, e.bias + v * kLanes)), kD, out + v * kLanes);
+      }
+    } else {
+      HWY_UNROLL(16)
+      for (int x = 0; x < kPixels; ++x, out += out_step) {
+        HWY_UNROLL(4)
+        for (int v = 0; v < kVectors; ++v) {
+          const V bias = hn::LoadU(kD, e.bias + v * kLanes);
+          hn::StoreU(finish(sum[x][v], bias, e, out + v * kLanes), kD, out + v * kLanes);
+        }
+      }
     }
   }
 }
@@ -215,8 +223,8 @@ void transpose_near(const Transpose& t) {
 template <int kVectors, int kRows>
 constexpr void add_tiles(GemmKernels& k) {
   if constexpr (kRows > 0) {
-    k.pixel[kRows][kVectors] = pixel_tile<kRows, kVectors>;
-    k.channel[kRows][kVectors] = channel_tile<kRows, kVectors>;
+    k.pixel[kRows][kVectors] = pixel_tiles<kRows, kVectors>;
+    k.channel[kRows][kVectors] = channel_tiles<kRows, kVectors>;
     add_tiles<kVectors, kRows - 1>(k);
   }
 }

@@ -18,9 +18,12 @@ struct Epilogue {
   float low, high;
 };
 
-/// Lanes along pixels: out[m][x] = sum over i < depth of a[i][m] * b[i][x], m < rows, x < vectors * lanes.
-struct PixelTile {
-  const float* a;  ///< weights, a[depth][rows]
+/// Lanes along pixels: out[m][x] = sum over i < depth of a[i][m] * b[i][x], m < rows, x < vectors * lanes; then the
+/// next `rows` filters over the same pixels, `tiles` times in all.
+struct PixelTiles {
+  std::ptrdiff_t tiles;
+  const float* a;  ///< weights, a[depth][rows], those of two tiles a_step floats apart
+  std::ptrdiff_t a_step;
   const float* b;  ///< im2col rows, b_step floats apart
   std::ptrdiff_t b_step;
   std::ptrdiff_t depth;
@@ -28,7 +31,7 @@ struct PixelTile {
   std::ptrdiff_t out_step;
   Epilogue epilogue;
 };
-using PixelKernel = void (*)(const PixelTile&);
+using PixelKernel = void (*)(const PixelTiles&);
 
 /// One contiguous piece of a channel tile's reduction: `depth` source elements of pixel 0 and their weights.
 struct TapRun {
@@ -37,8 +40,10 @@ struct TapRun {
 };
 
 /// Lanes along k: out[x][k] = sum over runs and i < depth of src[x * pixel_step + i * depth_step] * weights[i][k],
-/// x < pixels, k < vectors * lanes. The source is read in place; a run holds no padded element.
-struct ChannelTile {
+/// x < pixels, k < vectors * lanes; then the next `pixels` pixels, `tiles` times in all. The source is read in place; a
+/// run holds no padded element.
+struct ChannelTiles {
+  std::ptrdiff_t tiles;
   const TapRun* runs;
   std::ptrdiff_t run_count;
   std::ptrdiff_t depth;
@@ -47,7 +52,7 @@ struct ChannelTile {
   std::ptrdiff_t out_step;
   Epilogue epilogue;
 };
-using ChannelKernel = void (*)(const ChannelTile&);
+using ChannelKernel = void (*)(const ChannelTiles&);
 
 /// Copies `len` source elements, `stride` apart, of `depth` channels into panel rows.
 struct PanelCopy {

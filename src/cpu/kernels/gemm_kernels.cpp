@@ -13,6 +13,7 @@
 // clang-format on
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/gemm_kernels.hpp"
+#include "cpu/kernels/rows-inl.h"
 #include "cpu/kernels/turn-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -33,18 +34,23 @@ HWY_INLINE bool only_bias(const Epilogue& e) {
 }
 
 // `e` is a local copy: behind a reference every store would force its fields to be loaded again.
+template <bool kOnlyBias>
 HWY_INLINE V finish(V sum, V bias, const Epilogue& e, const float* out) {
   V v = hn::Add(sum, bias);
+  if (kOnlyBias) return v;
   if (e.accumulate) v = hn::Add(v, hn::LoadU(kD, out));
   const V low = hn::Set(kD, e.low), high = hn::Set(kD, e.high);
   return hn::IfThenElse(hn::Le(v, low), low, hn::IfThenElse(hn::Gt(v, high), high, v));
 }
 
+// Without a fused multiply-add a product needs the register of an operand, which is loaded anew for each row.
+template <int kSums>
+constexpr bool kReload = (HWY_TARGET == HWY_SSE4) && (kSums == 12);
+
 // Kernels take several tiles at once: to be called, and to be set up, costs a tile of short depth a tenth of its time.
-template <int kRows, int kVectors>
-void pixel_tiles(const PixelTiles& t) {
-  const Epilogue e = t.epilogue;
-  const float* HWY_RESTRICT bias = e.bias;
+template <int kRows, int kVectors, bool kOnlyBias>
+HWY_INLINE void multiply(const PixelTiles& t) {
+  const float* HWY_RESTRICT bias = t.epilogue.bias;
   const float* HWY_RESTRICT weights = t.a;
   float* HWY_RESTRICT out = t.out;
   const std::ptrdiff_t b_step = t.b_step, out_step = t.out_step;
@@ -63,33 +69,25 @@ void pixel_tiles(const PixelTiles& t) {
       for (int v = 0; v < kVectors; ++v) pixels[v] = hn::LoadU(kD, b + v * kLanes);
       HWY_UNROLL(16)
       for (int m = 0; m < kRows; ++m) {
+        if (kReload<kRows * kVectors>) pixels[kVectors - 1] = hn::LoadU(kD, (b = opaque(b)) + (kVectors - 1) * kLanes);
         const V weight = hn::Set(kD, a[m]);
         HWY_UNROLL(4)
         for (int v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(weight, pixels[v], sum[m][v]);
       }
     }
-    if (only_bias(e)) {
-      HWY_UNROLL(16)
-      for (int m = 0; m < kRows; ++m, out += out_step) {
-        const V added = hn::Set(kD, bias[m]);
-        HWY_UNROLL(4)
-        for (int v = 0; v < kVectors; ++v) hn::StoreU(hn::Add(sum[m][v], added), kD, out + v * kLanes);
-      }
-    } else {
-      HWY_UNROLL(16)
-      for (int m = 0; m < kRows; ++m, out += out_step) {
-        const V added = hn::Set(kD, bias[m]);
-        HWY_UNROLL(4)
-        for (int v = 0; v < kVectors; ++v)
-          hn::StoreU(finish(sum[m][v], added, e, out + v * kLanes), kD, out + v * kLanes);
-      }
+    const Epilogue e = *opaque(&t.epilogue);  // else bounds and bias would stay in registers that the tile needs
+    HWY_UNROLL(16)
+    for (int m = 0; m < kRows; ++m, out += out_step) {
+      const V added = hn::Set(kD, bias[m]);
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v)
+        hn::StoreU(finish<kOnlyBias>(sum[m][v], added, e, out + v * kLanes), kD, out + v * kLanes);
     }
   }
 }
 
-template <int kPixels, int kVectors>
-void channel_tiles(const ChannelTiles& t) {
-  const Epilogue e = t.epilogue;
+template <int kPixels, int kVectors, bool kOnlyBias>
+HWY_INLINE void multiply(const ChannelTiles& t) {
   float* HWY_RESTRICT out = t.out;
   const std::ptrdiff_t step = t.pixel_step, depth_step = t.depth_step, out_step = t.out_step;
   HWY_UNROLL(1)
@@ -100,11 +98,11 @@ void channel_tiles(const ChannelTiles& t) {
     for (int v = 0; v < kVectors; ++v) sum[x][v] = hn::Zero(kD);
     for (std::ptrdiff_t run = 0; run < t.run_count; ++run) {
       // One base pointer for three pixels: base, base + step and base + 2*step are single x86 addresses, and fourteen
-      // pointers would not fit into the registers.
+      // pointers, which the compiler would make of what it can see through, do not fit into the registers.
       constexpr int kBases = (kPixels + 2) / 3;
       const float* base[kBases];
       HWY_UNROLL(8)
-      for (int g = 0; g < kBases; ++g) base[g] = t.runs[run].src + (tile * kPixels + 3 * g) * step;
+      for (int g = 0; g < kBases; ++g) base[g] = opaque(t.runs[run].src + (tile * kPixels + 3 * g) * step);
       const float* HWY_RESTRICT w = t.runs[run].weights;
       HWY_UNROLL(1)
       for (std::ptrdiff_t i = t.depth; i > 0; --i) {
@@ -113,33 +111,33 @@ void channel_tiles(const ChannelTiles& t) {
         for (int v = 0; v < kVectors; ++v) weight[v] = hn::LoadU(kD, w + v * kLanes);
         HWY_UNROLL(16)
         for (int x = 0; x < kPixels; ++x) {
+          if (kReload<kPixels * kVectors>)
+            weight[kVectors - 1] = hn::LoadU(kD, (w = opaque(w)) + (kVectors - 1) * kLanes);
           const V pixel = hn::Set(kD, base[x / 3][(x % 3) * step]);
           HWY_UNROLL(4)
           for (int v = 0; v < kVectors; ++v) sum[x][v] = hn::MulAdd(pixel, weight[v], sum[x][v]);
         }
         w += kVectors * kLanes;
         HWY_UNROLL(8)
-        for (int g = 0; g < kBases; ++g) base[g] += depth_step;
+        for (int g = 0; g < kBases; ++g) base[g] = opaque(base[g] + depth_step);
       }
     }
-    if (only_bias(e)) {
-      HWY_UNROLL(16)
-      for (int x = 0; x < kPixels; ++x, out += out_step) {
-        HWY_UNROLL(4)
-        for (int v = 0; v < kVectors; ++v)
-          hn::StoreU(hn::Add(sum[x][v], hn::LoadU(kD, e.bias + v * kLanes)), kD, out + v * kLanes);
-      }
-    } else {
-      HWY_UNROLL(16)
-      for (int x = 0; x < kPixels; ++x, out += out_step) {
-        HWY_UNROLL(4)
-        for (int v = 0; v < kVectors; ++v) {
-          const V bias = hn::LoadU(kD, e.bias + v * kLanes);
-          hn::StoreU(finish(sum[x][v], bias, e, out + v * kLanes), kD, out + v * kLanes);
-        }
+    const Epilogue e = *opaque(&t.epilogue);
+    HWY_UNROLL(16)
+    for (int x = 0; x < kPixels; ++x, out += out_step) {
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v) {
+        const V added = hn::LoadU(kD, e.bias + v * kLanes);
+        hn::StoreU(finish<kOnlyBias>(sum[x][v], added, e, out + v * kLanes), kD, out + v * kLanes);
       }
     }
   }
+}
+
+// The kernel: a choice between the tiles would make the compiler keep all sums on the stack.
+template <int kRows, int kVectors, class Tiles>
+void tiles(const Tiles& t) {
+  only_bias(t.epilogue) ? multiply<kRows, kVectors, true>(t) : multiply<kRows, kVectors, false>(t);
 }
 
 // Whole vectors while the source lasts, then single elements.
@@ -223,8 +221,8 @@ void transpose_near(const Transpose& t) {
 template <int kVectors, int kRows>
 constexpr void add_tiles(GemmKernels& k) {
   if constexpr (kRows > 0) {
-    k.pixel[kRows][kVectors] = pixel_tiles<kRows, kVectors>;
-    k.channel[kRows][kVectors] = channel_tiles<kRows, kVectors>;
+    k.pixel[kRows][kVectors] = tiles<kRows, kVectors>;
+    k.channel[kRows][kVectors] = tiles<kRows, kVectors>;
     add_tiles<kVectors, kRows - 1>(k);
   }
 }

@@ -282,8 +282,10 @@ std::string check_kernels(const Device& device, const Conv2dDesc& desc, std::uin
   const Problem integers(desc, Data::integers, seed), reals(desc, Data::reals, seed);
   const bool on_cpu = device.info().id == "cpu";
   std::string complaints;
+  bool any = false;
   for (const std::string& kernel : device.kernels(desc)) {
     if (!prefix.empty() && !core::names(prefix, kernel)) continue;
+    any = true;
     if (wanted && !wanted(kernel)) continue;
     if (!on_cpu) {
       complaints += check_kernel(device, kernel, integers, {.both_ends = false});
@@ -294,6 +296,7 @@ std::string check_kernels(const Device& device, const Conv2dDesc& desc, std::uin
     complaints += check_kernel(device, kernel, reals, {.threads = 1});
     complaints += check_kernel(device, kernel, reals, {.threads = 2, .reshaped = true});
   }
+  if (!any) complaints += "no kernel \"" + std::string(prefix) + "\" lists this problem\n";
   return complaints;
 }
 

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "cases.hpp"
+#include "conformance.hpp"
 #include "cpu/algorithm.hpp"
 #include "cpu/kernels/gemm_kernels.hpp"
 #include "guarded.hpp"
@@ -218,6 +219,20 @@ TEST(GemmVariants, DoNotDependOnTheSourceSize) {
     d.n = 7, d.h = 300, d.w = 5;
     EXPECT_EQ(names(d), listed) << text;
   }
+}
+
+// Narrow tiles turn what they read of planes, a chunk of lines at a time.
+TEST_P(GemmOnIsa, SourcesOfSeveralChunksAreRight) {
+  const std::string prefix = std::string("cpu.gemm.") + to_string(GetParam());
+  for (const char* problem :
+       {"n2c64h60w60k8r3s3ph1pw1+acc",                   // chunks of rows, several images
+        "n1c1024h2w150k16r1s1+relu",                     // a plane is one row: chunks of its tiles
+        "n1c300h3w300k8r3s3pw1+gelu",                    // the destination is one row, the source three
+        "n1c300h5w300k8r3s3sh2sw2pt0pb1pl1pr0g2+acc",    // strides, groups
+        "n1c128h40w40k9r3s3dh3dw2ph3pw2",                // rows far apart
+        "n3c20h7w7k40r3s3ph1pw1",                        // small planes: wide tiles turn them too
+        "n1c600h4w300k8r3s3", "n1c2h9w9k10r2s5ph1pw4"})  // a line is too much; fewer channels than lanes
+    EXPECT_EQ(test::check_kernels(find_device("cpu"), Conv2dDesc::parse(problem), test::seed(), prefix), "") << problem;
 }
 
 std::vector<Isa> vector_isas() {

@@ -41,14 +41,16 @@ class Cycles {
     const Split blocks(vectors, ceil_div(vectors, vectors_)), tiles(s_.q, ceil_div(s_.q, rows_));
     // Fourteen pixels a multiple of 4 KiB apart do not fit into one 8-way set of the L1 cache.
     const bool conflict = rows_ > 8 && s_.nhwc && s_.stride_w * s_.c % 1024 == 0 && s_.q > 8;
-    // In NCHW each step of a 1x1 reduction meets another page.
-    const bool pages = !s_.nhwc && s_.r * s_.s == 1 && s_.h * s_.w > 1024;
-    const double depth = real_taps() * as_double(s_.group_c) * std::max(planes(), conflict ? 1.25 : pages ? 1.12 : 1);
-    // There a step's few neighbouring elements are a line, or with a stride two, of their own. Small planes follow each
-    // other within what the hardware guesses.
-    const bool far = !s_.nhwc && s_.r * s_.s == 1 && s_.h * s_.w > 512;
-    const double fetch = !s_.nhwc && s_.r * s_.s == 1 && s_.stride_w > 1 ? 10.5 : far ? 7.7 : 0;
-    const double stall = pipes_ > 1 ? 0.25 : 0;       // of three vectors of weights for few pixels: they leave L1
+    const TurnedSource turned(s_, rows_, lanes_);
+    const bool in_planes = !s_.nhwc && !turned.used;
+    // There each step of a 1x1 reduction meets another page.
+    const bool pages = in_planes && s_.r * s_.s == 1 && s_.h * s_.w > 1024;
+    const double depth = real_taps() * as_double(s_.group_c) * (conflict ? 1.25 : pages ? 1.12 : 1);
+    // A step's few neighbouring elements are a line, or with a stride two, of their own. Small planes follow each other
+    // within what the hardware guesses.
+    const bool far = in_planes && s_.r * s_.s == 1 && s_.h * s_.w > 512;
+    const double fetch = in_planes && s_.r * s_.s == 1 && s_.stride_w > 1 ? 10.5 : far ? 7.7 : 0;
+    const double stall = pipes_ > 1 ? 0.1 : 0;        // of three vectors of weights for few pixels: they leave L1
     const double element_cycles = s_.nhwc ? 0 : 0.6;  // transposed stores
     double cycles = 0;
     for_both_sizes(blocks, [&](Index vec, Index vec_count) {
@@ -57,12 +59,17 @@ class Cycles {
       const double stream = bytes / (pipes_ * (block_bytes > 0.75 * l2_bytes_ ? 14 : 16));
       for_both_sizes(tiles, [&](Index px, Index px_count) {
         const double tile =
-            40 + 15 * as_double(s_.r * s_.s) + as_double(px * vec) * (4 + as_double(lanes_) * element_cycles);
+            25 + 15 * as_double(s_.r * s_.s) + as_double(px * vec) * (4 + as_double(lanes_) * element_cycles);
         cycles += as_double(vec_count * px_count) *
                   (depth * std::max({step(px, vec) + (vec > 2 ? stall : 0), stream, fetch}) + tile);
       });
     });
-    return cycles * as_double(s_.groups * s_.n * s_.p);
+    cycles *= as_double(s_.p);
+    if (turned.used) {
+      const Index lines = turned.lines_of_chunk();
+      cycles += 0.5 * as_double(ceil_div(turned.lines, lines) * turned.floats(lines));
+    }
+    return cycles * as_double(s_.groups * s_.n);
   }
 
   double pixel() const {
@@ -92,18 +99,8 @@ class Cycles {
   // One step of the reduction of a register tile: bound by multiply-adds, by their latency or by loads.
   double step(Index rows, Index vectors) const {
     const double loads = pipes_ > 1 ? as_double(rows + vectors) / 2 : as_double(rows) / 2 + as_double(vectors);
-    constexpr double kLatency = 4;  // of the multiply-add that the next step's continues
+    constexpr double kLatency = 4.4;  // of the multiply-add that the next step's continues, 4 in theory
     return std::max({as_double(rows * vectors) / pipes_, loads, kLatency}) + 0.1 * as_double(rows);
-  }
-
-  // What a narrow tile, whose steps are short, waits for planes of NCHW: their lines, which leave L1 from tile to tile,
-  // and beyond 64 of them the TLB, which holds as many pages. Measured: the smallest planes share the fewest lines.
-  double planes() const {
-    if (s_.nhwc || lanes_ >= 16) return 1;
-    const Index plane = s_.h * s_.w;
-    if (s_.r * s_.s == 1) return s_.group_c < 256 ? 1 : plane < 128 ? 1.3 : 1.17;
-    const double strided = s_.stride_w > 1 ? 1.13 : 1;
-    return s_.group_c <= 64 ? strided : std::max(strided, plane > 1024 ? 1.25 : plane > 512 ? 1.13 : 1);
   }
 
   // Taps of an average pixel that do not fall into the padding.

@@ -14,6 +14,9 @@ namespace {
 // all pieces are there, and threads take pixels rather than pieces of them, or each would fetch the other's lines.
 constexpr Index kChunkFloats = 64 * 1024;  // of the destination
 
+// A block that is turned at once: whole lines of either order, that fit L1 twice.
+constexpr Index kTurnedPixels = 64, kTurnedChannels = 16;
+
 // In NCHW, pixels of one weight block until they are turned into rows of its planes, whole vectors of them at a time.
 constexpr Index kStagedPixels = 64;
 
@@ -24,15 +27,33 @@ struct Blocking {
         blocks(vectors, ceil_div(vectors, v.vectors)),
         row_tiles(s.q, ceil_div(s.q, v.rows)),
         columns(s.groups * blocks.parts),
-        tiles(s.n * s.p * row_tiles.parts),
-        chunks(tiles, s.nhwc ? std::clamp<Index>(s.n * s.p * s.q * s.k / kChunkFloats, 1, tiles) : 1),
+        turned(s, v.rows, k.lanes),
+        spans(turned.used ? s.n : 1),
+        line_tiles(turned.used && turned.by_rows ? row_tiles.parts : 1),
+        chunks(lines(s, row_tiles, turned)),
         tile_step(Index{v.vectors} * k.lanes),
         tile_floats((s.nhwc ? v.rows : kStagedPixels) * tile_step) {}
+
+  static Split lines(const Shape& s, const Split& row_tiles, const TurnedSource& turned) {
+    if (turned.used) return {turned.lines, ceil_div(turned.lines, turned.lines_of_chunk())};
+    const Index tiles = s.n * s.p * row_tiles.parts;
+    return {tiles, s.nhwc ? std::clamp<Index>(s.n * s.p * s.q * s.k / kChunkFloats, 1, tiles) : 1};
+  }
+
   Index lanes, vectors;
   Split blocks, row_tiles;  // of the vectors of a group, of the pixels of a row
-  Index columns, tiles;     // weight blocks of all groups, tiles of all pixels
-  Split chunks;             // of the tiles
+  Index columns;            // weight blocks of all groups
+  TurnedSource turned;
+  Index spans, line_tiles;  // images, or all as one; tiles that no chunk divides
+  Split chunks;             // of the lines of a span
   Index tile_step, tile_floats;
+};
+
+// Where channels of one group and image stand: those of pixel h, w from
+// first + (h - h_first) * h_step + (w - w_first) * w_step on, depth_step apart.
+struct Source {
+  const float* first;
+  Index h_first, w_first, h_step, w_step, depth_step;
 };
 
 // Tiles that one call of a kernel takes at most: what a second pass (activate_row) finds in the L1 cache.
@@ -46,7 +67,14 @@ struct Strip {
   Index staged;  // pixels that stand before it in the scratch
   Index g, first_vector, vectors;
   Shape::Range rows;  // of the filter, that meet the source
+  Source source;
 };
+
+// Scratch of a thread: tiles, bias, runs, and behind them what is turned.
+Index channel_tile_floats(const Shape& s, const Blocking& b) {
+  const Index runs = s.r * s.s * static_cast<Index>(sizeof(TapRun) / sizeof(float));
+  return ceil_div(b.tile_floats + b.tile_step + runs, 16) * 16;
+}
 
 class ChannelGemm {
  public:
@@ -57,26 +85,75 @@ class ChannelGemm {
         b_(s_, run.variant, kernels),
         finish_(run.desc.activation),
         scratch_step_(static_cast<Index>(channel_scratch(s_, run.variant))),
-        depth_step_(s_.nhwc ? 1 : s_.h * s_.w),
-        w_step_(s_.nhwc ? s_.c : 1) {}
+        span_tiles_(b_.chunks.begin(b_.chunks.parts) * b_.line_tiles),
+        turned_at_(channel_tile_floats(s_, b_)) {}
 
-  Index units() const { return b_.columns * b_.tiles; }
+  Index units() const { return b_.columns * b_.spans * span_tiles_; }
 
   // Units [begin, end): chunk by chunk, all tiles of one weight block first.
   void work(Index begin, Index end, int thread) const {
     float* scratch = run_.scratch + thread * scratch_step_;
+    Source turned = {};
+    Index turned_first = -1, turned_g = -1;
     while (begin < end) {
-      const Index chunk = b_.chunks.part_of(begin / b_.columns), count = b_.chunks.count(chunk);
-      const Index at = begin - b_.chunks.begin(chunk) * b_.columns;
+      const Index span = begin / (b_.columns * span_tiles_), in_span = begin % (b_.columns * span_tiles_);
+      const Index chunk = b_.chunks.part_of(in_span / (b_.columns * b_.line_tiles));
+      const Index count = b_.chunks.count(chunk) * b_.line_tiles, before = b_.chunks.begin(chunk) * b_.line_tiles;
+      const Index at = in_span - before * b_.columns, first = span * span_tiles_ + before;
       const Index column = at / count, tile = at % count, tiles = std::min(count - tile, end - begin);
-      work(column, b_.chunks.begin(chunk) + tile, tiles, scratch);
+      if (const Index g = column / b_.blocks.parts; b_.turned.used && (first != turned_first || g != turned_g)) {
+        turned = turn(first, count, g, scratch + turned_at_);
+        turned_first = first, turned_g = g;
+      }
+      work(column, first + tile, tiles, turned, scratch);
       begin += tiles;
     }
   }
 
  private:
+  Source in_place(Index n, Index g) const {
+    const Index depth_step = s_.nhwc ? 1 : s_.h * s_.w, w_step = s_.nhwc ? s_.c : 1;
+    return {run_.src + n * s_.c * s_.h * s_.w + g * s_.group_c * depth_step, 0, 0, s_.w * w_step, w_step, depth_step};
+  }
+
+  // Turns what `count` tiles of one image, of which `first` is the first, read of group g.
+  Source turn(Index first, Index count, Index g, float* to) const {
+    const Index first_row = first / b_.row_tiles.parts, last_row = (first + count - 1) / b_.row_tiles.parts;
+    const Index h_of_first = first_row % s_.p * s_.stride_h - s_.pad_top;
+    const Index h_of_last = last_row % s_.p * s_.stride_h - s_.pad_top + (s_.r - 1) * s_.dilation_h;
+    const Index h_first = std::clamp<Index>(h_of_first, 0, s_.h), h_last = std::clamp<Index>(h_of_last + 1, 0, s_.h);
+    Index w_first = 0, w_last = s_.w;
+    if (!b_.turned.by_rows) {
+      const Index last = (first + count - 1) % b_.row_tiles.parts;
+      const Index q_first = b_.row_tiles.begin(first % b_.row_tiles.parts), q_last = b_.row_tiles.begin(last + 1);
+      const Index end = (q_last - 1) * s_.stride_w - s_.pad_left + (s_.s - 1) * s_.dilation_w + 1;
+      w_first = std::clamp<Index>(q_first * s_.stride_w - s_.pad_left, 0, s_.w);
+      w_last = std::clamp<Index>(end, w_first, s_.w);
+    }
+    const Index width = w_last - w_first, plane = s_.h * s_.w, depth = s_.group_c, pitch = b_.turned.pitch;
+    const float* planes = run_.src + (first_row / s_.p * s_.c + g * depth) * plane;
+    const auto turn_pixels = [&](Index from, Index pixels, float* turned) {
+      for (Index x = 0; x < pixels; x += kTurnedPixels)
+        for (Index c = 0; c < depth; c += kTurnedChannels) {
+          const Index columns = std::min(kTurnedPixels, pixels - x), channels = std::min(kTurnedChannels, depth - c);
+          const float* block = planes + c * plane + from + x;
+          // The hardware does not guess such short rows.
+          for (Index i = 0; i < std::min(kTurnedChannels, depth - c - channels); ++i)
+            for (Index ahead = 0; ahead < columns; ahead += 16)
+              __builtin_prefetch(block + (channels + i) * plane + ahead);
+          kernels_.transpose_near({block, plane, turned + x * pitch + c, pitch, channels, columns});
+        }
+    };
+    if (width == s_.w)
+      turn_pixels(h_first * s_.w, (h_last - h_first) * s_.w, to);
+    else
+      for (Index h = h_first; h < h_last; ++h)
+        turn_pixels(h * s_.w + w_first, width, to + (h - h_first) * width * pitch);
+    return {to, h_first, w_first, width * pitch, pitch, 1};
+  }
+
   // `count` tiles from `first` on, counted over n, p, tiles of a row, times one weight block.
-  void work(Index column, Index first, Index count, float* scratch) const {
+  void work(Index column, Index first, Index count, const Source& turned, float* scratch) const {
     const Index block = column % b_.blocks.parts;
     Index tile = first % b_.row_tiles.parts;
     const Index row = first / b_.row_tiles.parts;
@@ -87,6 +164,7 @@ class ChannelGemm {
     t.rows = s_.filter_rows(t.p);
     t.first_vector = b_.blocks.begin(block);
     t.vectors = b_.blocks.count(block);
+    t.source = b_.turned.used ? turned : in_place(t.n, t.g);
     for (;;) {
       t.q = b_.row_tiles.begin(tile);
       t.pixels = b_.row_tiles.count(tile);
@@ -102,7 +180,10 @@ class ChannelGemm {
       if (count == 0) return;
       if (tile < b_.row_tiles.parts) continue;
       tile = 0;
-      if (++t.p == s_.p) t.p = 0, ++t.n;
+      if (++t.p == s_.p) {
+        t.p = 0;
+        t.source = in_place(++t.n, t.g);  // what is turned is of one image
+      }
       t.rows = s_.filter_rows(t.p);
     }
   }
@@ -132,21 +213,23 @@ class ChannelGemm {
   // Sums filter columns [s_begin, s_end), which pixels [range) of the tile all meet, into `out`.
   void sum(const Strip& t, Index s_begin, Index s_end, Shape::Range range, float* out, Index out_step,
            const Epilogue& epilogue, float* scratch) const {
-    // In NHWC neighbouring filter columns meet neighbouring pixels: their channels are one run.
-    const Index merged = s_.nhwc && s_.dilation_w == 1 && s_.groups == 1 ? std::max<Index>(1, s_end - s_begin) : 1;
+    // Where all channels of neighbouring pixels are neighbours, those of neighbouring filter columns are one run.
+    const bool adjacent = s_.dilation_w == 1 && t.source.depth_step == 1 && t.source.w_step == s_.group_c;
+    const Index merged = adjacent ? std::max<Index>(1, s_end - s_begin) : 1;
     const Index width = t.vectors * b_.lanes, taps = s_.r * s_.s;
     const float* weights = run_.weights + (t.g * b_.vectors + t.first_vector) * b_.lanes * taps * s_.group_c;
-    const float* image = run_.src + t.n * s_.c * s_.h * s_.w + t.g * s_.group_c * depth_step_;
     auto* runs = reinterpret_cast<TapRun*>(scratch);
     Index count = 0;
     for (Index r = t.rows.first; r < t.rows.last; ++r)
       for (Index s = s_begin; s < s_end; s += merged) {
         const Index h = t.p * s_.stride_h - s_.pad_top + r * s_.dilation_h;
         const Index w = (t.q + range.first) * s_.stride_w - s_.pad_left + s * s_.dilation_w;
-        runs[count++] = {image + (h * s_.w + w) * w_step_, weights + (r * s_.s + s) * s_.group_c * width};
+        runs[count++] = {
+            t.source.first + (h - t.source.h_first) * t.source.h_step + (w - t.source.w_first) * t.source.w_step,
+            weights + (r * s_.s + s) * s_.group_c * width};
       }
     kernels_.channel[range.last - range.first][t.vectors]({t.tiles, runs, count, merged * s_.group_c,
-                                                           s_.stride_w * w_step_, depth_step_,
+                                                           s_.stride_w * t.source.w_step, t.source.depth_step,
                                                            out + range.first * out_step, out_step, epilogue});
   }
 
@@ -220,7 +303,7 @@ class ChannelGemm {
   Blocking b_;
   Finish finish_;
   Index scratch_step_;
-  Index depth_step_, w_step_;  // floats from one channel, one pixel to the next
+  Index span_tiles_, turned_at_;
 };
 
 }  // namespace
@@ -247,8 +330,8 @@ AlignedFloats pack_channel(const Conv2dDesc& d, const Variant& variant, std::spa
 
 std::size_t channel_scratch(const Shape& shape, const Variant& variant) {
   const Blocking b(shape, variant, *gemm_kernels(variant.isa));
-  const Index runs = shape.r * shape.s * static_cast<Index>(sizeof(TapRun) / sizeof(float));
-  return static_cast<std::size_t>(ceil_div(b.tile_floats + b.tile_step + runs, 16) * 16);
+  const Index turned = b.turned.used ? b.turned.floats(b.chunks.count(0)) : 0;
+  return static_cast<std::size_t>(ceil_div(channel_tile_floats(shape, b) + turned, 16) * 16);
 }
 
 void execute_channel(const Run& run) noexcept {

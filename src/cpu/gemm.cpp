@@ -163,16 +163,19 @@ void execute(const Run& run) noexcept { is_channel(run.variant) ? execute_channe
 
 void gemm_detail::pack_block(const GemmKernels& kernels, const float* from, Index filters, Index step, Index channels,
                              Index taps, float* to) {
-  alignas(64) float turned[12 * 1024];
+  alignas(64) float turned[6 * 1024];
   // Channels at a time: not much more than a cache line of each filter, which often lie a multiple of 4 KiB apart.
   const Index most = std::clamp<Index>(std::ssize(turned) / (taps * filters), 1, 16);
   for (Index c = 0; c < channels; c += most) {
     const Index count = std::min(most, channels - c);
     const float* source = from + c * taps;
+    // The hardware does not guess such short rows.
+    for (Index i = 0, next = std::min(most, channels - c - count) * taps; i < filters; ++i)
+      for (Index j = 0; j < next; j += 16) __builtin_prefetch(source + (i * channels + count) * taps + j, 0, 2);
     if (taps == 1) {
       kernels.transpose({source, channels, to + c * step, step, filters, count});
     } else if (count * taps * filters <= std::ssize(turned)) {
-      kernels.transpose({source, channels * taps, turned, filters, filters, count * taps});
+      kernels.transpose_near({source, channels * taps, turned, filters, filters, count * taps});
       for (Index i = 0; i < count * taps; ++i)
         std::copy_n(turned + i * filters, filters, to + (i % taps * channels + c + i / taps) * step);
     } else {

@@ -138,22 +138,33 @@ AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<con
   const std::ptrdiff_t padded_k = ceil_div(k_end, form.filter_step) * form.filter_step;
   const std::ptrdiff_t point_floats = c_end * padded_k, panels = ceil_div(k_end, form.panel);
   AlignedFloats packed(static_cast<std::size_t>(desc.groups * core::winograd_points(m) * point_floats));
-  constexpr std::ptrdiff_t kChannels = 32;  // a task
+  constexpr std::ptrdiff_t kChannels =
+      8;  // a task: what of a point's filters are neighbours, and fits L2 for all points
   const std::ptrdiff_t parts = ceil_div(c_end, kChannels);
-  for_each_task(threads, desc.groups * panels * parts, [&](std::ptrdiff_t task, int) {
-    const std::ptrdiff_t group = task / parts / panels, first = task / parts % panels * form.panel;
-    const std::ptrdiff_t width = std::min<std::ptrdiff_t>(form.panel, padded_k - first);
-    float* to = packed.data() + group * core::winograd_points(m) * point_floats + first * c_end;
-    const std::ptrdiff_t begin = task % parts * kChannels, end = std::min(c_end, begin + kChannels);
-    for (std::ptrdiff_t c = begin; c < end; ++c)
-      for (std::ptrdiff_t i = 0; i < width;) {
-        const std::ptrdiff_t k = first + i;
-        const float* from = weights.data() + ((group * k_end + k) * c_end + c) * 9;
-        const int count = width - i >= kFilterLine ? kFilterLine : kFilterQuad;
-        pack_filters(form, from, c_end * 9, count, k_end - k, to + c * width + i, point_floats);
-        i += count;
-      }
-  });
+  const int points = core::winograd_points(m);
+  // Points often lie a multiple of 256 KiB apart, in one set of every cache: they are staged a line more than a power
+  // of two apart.
+  const std::ptrdiff_t stage_step = kChannels * form.panel + kFilterLine;
+  const AlignedFloats stages(static_cast<std::size_t>(threads * points * stage_step));
+  for_each_share(threads, desc.groups * panels * parts,
+                 [&](std::ptrdiff_t first_task, std::ptrdiff_t last_task, int thread) {
+                   float* stage = stages.data() + thread * points * stage_step;
+                   for (std::ptrdiff_t task = first_task; task < last_task; ++task) {
+                     const std::ptrdiff_t group = task / parts / panels, first = task / parts % panels * form.panel;
+                     const std::ptrdiff_t width = std::min<std::ptrdiff_t>(form.panel, padded_k - first);
+                     const std::ptrdiff_t begin = task % parts * kChannels, end = std::min(c_end, begin + kChannels);
+                     for (std::ptrdiff_t i = 0, count = 0; i < width; i += count) {
+                       count = width - i >= kFilterLine ? kFilterLine : kFilterQuad;
+                       const std::ptrdiff_t k = first + i;
+                       for (std::ptrdiff_t c = begin; c < end; ++c)
+                         pack_filters(form, weights.data() + ((group * k_end + k) * c_end + c) * 9, c_end * 9,
+                                      static_cast<int>(count), k_end - k, stage + (c - begin) * width + i, stage_step);
+                     }
+                     float* to = packed.data() + group * points * point_floats + first * c_end + begin * width;
+                     for (int point = 0; point < points; ++point)
+                       std::copy_n(stage + point * stage_step, (end - begin) * width, to + point * point_floats);
+                   }
+                 });
   return packed;
 }
 

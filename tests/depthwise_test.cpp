@@ -90,6 +90,14 @@ TEST_P(DepthwiseOnIsa, NchwIsRightForManyPlanes) {
     expect_right(problem);
 }
 
+// Several vectors to a row, read whole or at an edge, blocks of four of them, padding that no whole vector may read.
+TEST_P(DepthwiseOnIsa, NchwStrideTwoIsRightForWideRows) {
+  for (const int w : {33, 34, 63, 64, 65, 75, 97, 127, 128, 129, 200, 259})
+    for (const char* filter : {"k2r3s3sh2sw2ph1pw1g2", "k4r3s3sh2sw2g2+acc+relu", "k2r3s3sh2sw2pt0pb1pl0pr1g2+silu",
+                               "k2r3s3sh2sw2ph2pw2g2", "k2r3s3sh2sw2pt1pb2pl1pr5g2+acc", "k2r3s3sh2sw2ph1pl33pr40g2"})
+      expect_right("n1c2h" + std::to_string(6 + w % 5) + "w" + std::to_string(w) + filter);
+}
+
 TEST_P(DepthwiseOnIsa, NhwcIsRightAtEveryWidthAndChannelCount) {
   for (int w = 1; w <= 18; ++w) {
     const std::string channels = std::to_string(2 + w * 2), size = "n1c" + channels + "h5w" + std::to_string(w) + "k";

@@ -151,6 +151,102 @@ HWY_NOINLINE void window_strip(D d, const DepthwisePlanes& a, std::ptrdiff_t i, 
   }
 }
 
+// Stride 2: `count` columns of plane i from q0 on, more than NV - 1 vectors and at most NV. Row by row instead of down
+// a strip, so that memory is read in its order: each source row goes into the one or two sums that it belongs to.
+template <int NV, class D>
+HWY_NOINLINE void window_rows(D d, const DepthwisePlanes& a, std::ptrdiff_t i, std::ptrdiff_t q0,
+                              std::ptrdiff_t count) {
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
+  const hn::RebindToUnsigned<D> du;
+  hn::Vec<D> w[9];
+  const float* weights = a.weights_of(i);
+  const hn::Vec<D> bias = hn::Set(d, a.bias[i]);
+  HWY_UNROLL(9)
+  for (int tap = 0; tap < 9; ++tap) w[tap] = hn::Set(d, weights[tap]);
+  const std::ptrdiff_t at = q0 * 2 - a.pad_left, width = a.w, last = count - (NV - 1) * lanes;
+  const std::ptrdiff_t last_at = at + 1 + (NV - 1) * 2 * lanes;
+  const auto low_in = columns_inside(d, last_at, width), high_in = columns_inside(d, last_at + lanes, width);
+  const auto stored = hn::FirstN(d, static_cast<std::size_t>(last));
+  // A first tap column is the last one a lane up; what that leaves empty is the element before the vector.
+  const auto up =
+      hn::IndicesFromVec(d, hn::And(hn::Add(hn::Iota(du, 0), hn::Set(du, lanes - 1)), hn::Set(du, lanes - 1)));
+  const auto first_lane = hn::FirstN(d, 1);
+  // Outside of the image a constant zero is read in its place.
+  static constexpr float zero = 0;
+  const bool first_in = at >= 0 && at < width;
+  const bool accumulate = a.accumulate, relu = a.activation.kind == ActivationKind::relu;
+  // visit(v, x) for every vector's three tap columns of a row.
+  const auto columns = [&](const float* row, const auto& visit) CONVRT_INLINED {
+    const float* left = first_in ? row : &zero;
+    HWY_UNROLL(4)
+    for (int v = 0; v < NV; ++v) {
+      const float* from = row + 1 + v * 2 * lanes;
+      const hn::Vec<D> low = v + 1 < NV ? hn::LoadU(d, from) : hn::MaskedLoad(low_in, d, from);
+      const hn::Vec<D> high = v + 1 < NV ? hn::LoadU(d, from + lanes) : hn::MaskedLoad(high_in, d, from + lanes);
+      const hn::Vec<D> even = hn::ConcatEven(d, high, low), odd = hn::ConcatOdd(d, high, low);
+      visit(v, hn::IfThenElse(first_lane, hn::Set(d, *left), hn::TableLookupLanes(odd, up)), even, odd);
+      left = from + 2 * lanes - 1;
+    }
+  };
+  std::ptrdiff_t h = a.first_p * 2 - a.pad_top;
+  const float* row = a.src_of(i) + at + h * width;
+  float* to = a.dst_of(i) + a.first_p * a.q + q0;
+  const auto inside = [&](std::ptrdiff_t at_h)
+                          HWY_ATTR { return static_cast<std::size_t>(at_h) < static_cast<std::size_t>(a.h); };
+  hn::Vec<D> sum[NV];
+  HWY_UNROLL(4)
+  for (int v = 0; v < NV; ++v) sum[v] = bias;
+  if (inside(h))
+    columns(row, [&](int v, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2) CONVRT_INLINED {
+      sum[v] = hn::MulAdd(w[2], x2, hn::MulAdd(w[1], x1, hn::MulAdd(w[0], x0, bias)));
+    });
+  HWY_UNROLL(1)
+  for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p, h += 2, row += 2 * width, to += a.q) {
+    if (inside(h + 1))
+      columns(row + width, [&](int v, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2) CONVRT_INLINED {
+        sum[v] = hn::MulAdd(w[5], x2, hn::MulAdd(w[4], x1, hn::MulAdd(w[3], x0, sum[v])));
+      });
+    hn::Vec<D> next[NV];
+    HWY_UNROLL(4)
+    for (int v = 0; v < NV; ++v) next[v] = bias;
+    if (inside(h + 2))
+      columns(row + 2 * width, [&](int v, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2) CONVRT_INLINED {
+        sum[v] = hn::MulAdd(w[8], x2, hn::MulAdd(w[7], x1, hn::MulAdd(w[6], x0, sum[v])));
+        next[v] = hn::MulAdd(w[2], x2, hn::MulAdd(w[1], x1, hn::MulAdd(w[0], x0, bias)));
+      });
+    HWY_UNROLL(4)
+    for (int v = 0; v < NV; ++v) {
+      const bool whole = v + 1 < NV;
+      float* out = to + v * lanes;
+      if (accumulate) sum[v] = hn::Add(sum[v], whole ? hn::LoadU(d, out) : hn::MaskedLoad(stored, d, out));
+      if (relu) sum[v] = hn::IfThenZeroElse(hn::Le(sum[v], hn::Zero(d)), sum[v]);
+      if (whole)
+        hn::StoreU(sum[v], d, out);
+      else
+        hn::BlendedStore(sum[v], stored, d, out);
+      sum[v] = next[v];
+    }
+  }
+}
+
+// Columns of plane i as far as window_rows does them: where all but the last vector lie inside the image. Returns how
+// many.
+inline std::ptrdiff_t window_rows_of_plane(const DepthwisePlanes& task, std::ptrdiff_t i) {
+  const hn::ScalableTag<float> d;
+  constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d)), most = 4;
+  std::ptrdiff_t q0 = 0;
+  while (q0 < task.q) {
+    const std::ptrdiff_t count = std::min(task.q - q0, most * lanes), vectors = (count + lanes - 1) / lanes;
+    const std::ptrdiff_t first = q0 * 2 - task.pad_left + 1;
+    if (vectors < 2 || first < 0 || first + (vectors - 1) * 2 * lanes > task.w) break;
+    if (vectors == 2) window_rows<2>(d, task, i, q0, count);
+    if (vectors == 3) window_rows<3>(d, task, i, q0, count);
+    if (vectors == 4) window_rows<4>(d, task, i, q0, count);
+    q0 += count;
+  }
+  return q0;
+}
+
 // Which column of the source row a lane takes for tap column s; the last lane holds zero.
 template <int ST, class D>
 HWY_INLINE auto narrow_columns(D d, const DepthwisePlanes& a, int s) {
@@ -274,6 +370,7 @@ void window_planes(const DepthwisePlanes& task) {
   } else {
     for (std::ptrdiff_t i = 0; i < task.count; ++i) {
       std::ptrdiff_t q0 = 0;
+      if constexpr (ST == 2) q0 = window_rows_of_plane(task, i);
       for (; task.q - q0 > lanes / 2; q0 += lanes) window_strip<ST>(d, task, i, q0, std::min(lanes, task.q - q0));
       if (q0 < task.q) window_strip<ST>(half, task, i, q0, task.q - q0);
     }

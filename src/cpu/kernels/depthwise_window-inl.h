@@ -4,11 +4,12 @@
 /// columns need, and these, the nine weights and a sum stay in registers.
 ///
 ///     wide     a strip of one vector of columns. Stride 1 loads the tap columns; stride 2 loads two neighbours that
-///     hold
-///              the odd tap columns and derives the first one, which loads that split cache lines cost more than.
+///              hold the odd tap columns and derives the first one, which loads that split cache lines cost more than.
+///     rows     stride 2, two vectors of columns and more: row by row, so that memory is read in its order.
 ///     narrow   rows shorter than a vector: one load, and each tap column is a permutation of it. The last lane is
 ///              always zero and stands for every column outside the image.
-///     paired   rows shorter than half a vector: two planes at once, one in each half.
+///     paired   rows shorter than half a vector, or with stride 2 than a whole one: two planes at once, one in each
+///              half.
 
 #if defined(CONVRT_DEPTHWISE_WINDOW_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef CONVRT_DEPTHWISE_WINDOW_INL_H_
@@ -293,9 +294,11 @@ inline void window_narrow(const DepthwisePlanes& task) {
   }
 }
 
-// All planes of the task, two at a time; a last single one stands in both halves.
-template <int ST>
+// All planes of the task, two at a time; a last single one stands in both halves. FOLDED: stride 2 and one column of
+// padding, rows of up to a whole vector, whose even and odd columns then fill half of one.
+template <int ST, bool FOLDED>
 void window_paired(const DepthwisePlanes& task) {
+  static_assert(!FOLDED || ST == 2);
   const hn::ScalableTag<float> d;
   const hn::Half<decltype(d)> dh;
   using D = decltype(d);
@@ -312,6 +315,12 @@ void window_paired(const DepthwisePlanes& task) {
   };
   const auto from0 = both(narrow_columns<ST>(dh, task, 0)), from1 = both(narrow_columns<ST>(dh, task, 1)),
              from2 = both(narrow_columns<ST>(dh, task, 2));
+  [[maybe_unused]] const auto in_folded = hn::FirstN(d, static_cast<std::size_t>(task.w));
+  // A first tap column is the last one a lane up, but for the first lane of each half.
+  [[maybe_unused]] const auto up = hn::IndicesFromVec(
+      d, hn::And(hn::Add(hn::Iota(du, 0), hn::Set(du, hn::MaxLanes(d) - 1)), hn::Set(du, hn::MaxLanes(d) - 1)));
+  [[maybe_unused]] const auto outside =
+      hn::Or(hn::FirstN(d, 1), hn::AndNot(hn::FirstN(d, half), hn::FirstN(d, half + 1)));
   const bool accumulate = task.accumulate, relu = task.activation.kind == ActivationKind::relu;
   const std::ptrdiff_t to_step = task.q;
   const bool whole =
@@ -328,6 +337,13 @@ void window_paired(const DepthwisePlanes& task) {
     const std::ptrdiff_t src_step = task.src_of(other) - src, other_to = task.dst_of(other) - task.dst_of(i) - half;
     const hn::Vec<D> bias = hn::Combine(d, hn::Set(dh, task.bias[other]), hn::Set(dh, task.bias[i]));
     const auto columns = [&](const float* row, hn::Vec<D>(&x)[3]) CONVRT_INLINED {
+      if constexpr (FOLDED) {
+        const hn::Vec<D> low = hn::MaskedLoad(in_folded, d, row), high = hn::MaskedLoad(in_folded, d, row + src_step);
+        x[1] = hn::ConcatEven(d, high, low);
+        x[2] = hn::ConcatOdd(d, high, low);
+        x[0] = hn::IfThenZeroElse(outside, hn::TableLookupLanes(x[2], up));
+        return;
+      }
       const hn::Vec<D> v = hn::Combine(d, hn::MaskedLoad(in, dh, row + src_step), hn::MaskedLoad(in, dh, row));
       x[0] = hn::TableLookupLanes(v, from0);
       x[1] = hn::TableLookupLanes(v, from1);
@@ -364,7 +380,9 @@ void window_planes(const DepthwisePlanes& task) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
   const std::ptrdiff_t widest = std::max(task.w + 1, task.q);
   if (widest <= lanes / 2) {
-    window_paired<ST>(task);
+    window_paired<ST, false>(task);
+  } else if (ST == 2 && task.pad_left == 1 && task.w <= lanes && task.q <= lanes / 2) {
+    window_paired<ST, ST == 2>(task);
   } else if (ST == 1 && widest <= lanes) {
     window_narrow(task);
   } else {

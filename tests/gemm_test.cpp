@@ -221,17 +221,22 @@ TEST(GemmVariants, DoNotDependOnTheSourceSize) {
   }
 }
 
-// Narrow tiles turn what they read of planes, a chunk of lines at a time.
+// Tiles turn or gather what they read, a chunk of lines at a time.
 TEST_P(GemmOnIsa, SourcesOfSeveralChunksAreRight) {
   const std::string prefix = std::string("cpu.gemm.") + to_string(GetParam());
   for (const char* problem :
-       {"n2c64h60w60k8r3s3ph1pw1+acc",                   // chunks of rows, several images
-        "n1c1024h2w150k16r1s1+relu",                     // a plane is one row: chunks of its tiles
-        "n1c300h3w300k8r3s3pw1+gelu",                    // the destination is one row, the source three
-        "n1c300h5w300k8r3s3sh2sw2pt0pb1pl1pr0g2+acc",    // strides, groups
-        "n1c128h40w40k9r3s3dh3dw2ph3pw2",                // rows far apart
-        "n3c20h7w7k40r3s3ph1pw1",                        // small planes: wide tiles turn them too
-        "n1c600h4w300k8r3s3", "n1c2h9w9k10r2s5ph1pw4"})  // a line is too much; fewer channels than lanes
+       {"n2c64h60w60k8r3s3ph1pw1+acc",                 // chunks of rows, several images
+        "n1c1024h2w150k16r1s1+relu",                   // a plane is one row: chunks of its tiles
+        "n1c300h3w300k8r3s3pw1+gelu",                  // the destination is one row, the source three
+        "n1c300h5w300k8r3s3sh2sw2pt0pb1pl1pr0g2+acc",  // strides, groups
+        "n1c128h40w40k9r3s3dh3dw2ph3pw2",              // rows far apart
+        "n3c20h7w7k40r3s3ph1pw1",                      // small planes: wide tiles turn them too
+        "n1c600h4w300k8r3s3",                          // a line is too much
+        "n1c2h9w9k10r2s5ph1pw4",                       // fewer channels than lanes
+        "n3c20h19w23k40r1s1sh2sw2",                    // pixels of a grid, several images
+        "n3c20h19w23k40r1s1sh2sw3+nhwc+acc", "n2c40h29w160k50r1s1sh1sw2g2+relu", "n2c500h30w40k9r1s1sh2sw1",
+        "n2c500h30w40k70r1s1sh3sw2+nhwc+gelu",  // chunks of them
+        "n1c8h9w9k8r1s1sh2sw2pb1pr2"})          // not all of them inside the image
     EXPECT_EQ(test::check_kernels(find_device("cpu"), Conv2dDesc::parse(problem), test::seed(), prefix), "") << problem;
 }
 

@@ -40,8 +40,8 @@ class Cycles {
     const Index vectors = ceil_div(s_.group_k, lanes_);
     const Split blocks(vectors, ceil_div(vectors, vectors_)), tiles(s_.q, ceil_div(s_.q, rows_));
     // Fourteen pixels a multiple of 4 KiB apart do not fit into one 8-way set of the L1 cache.
-    const bool conflict = rows_ > 8 && s_.nhwc && s_.stride_w * s_.c % 1024 == 0 && s_.q > 8;
     const TurnedSource turned(s_, rows_, lanes_);
+    const bool conflict = rows_ > 8 && s_.nhwc && !turned.used && s_.stride_w * s_.c % 1024 == 0 && s_.q > 8;
     const bool in_planes = !s_.nhwc && !turned.used;
     // There each step of a 1x1 reduction meets another page.
     const bool pages = in_planes && s_.r * s_.s == 1 && s_.h * s_.w > 1024;
@@ -67,7 +67,7 @@ class Cycles {
     cycles *= as_double(s_.p);
     if (turned.used) {
       const Index lines = turned.lines_of_chunk();
-      cycles += 0.5 * as_double(ceil_div(turned.lines, lines) * turned.floats(lines));
+      cycles += (s_.nhwc ? 0.2 : 0.5) * as_double(ceil_div(turned.lines, lines) * turned.floats(lines));
     }
     return cycles * as_double(s_.groups * s_.n);
   }
@@ -120,8 +120,9 @@ class Cycles {
   double l2_bytes_, pipes_;
 };
 
-double cost_ms(const Conv2dDesc& desc, const Shape& shape, const Variant& v, const CpuInfo& info, int threads) {
+double cost_ms(const Conv2dDesc& desc, const Variant& v, const CpuInfo& info, int threads) {
   const int lanes = gemm_kernels(v.isa)->lanes;
+  const Shape shape = is_channel(v) ? channel_shape(desc, lanes) : Shape(desc);
   const Cycles model(shape, v, info, lanes);
   const double cycles = is_channel(v) ? model.channel() : model.pixel();
   const double flops_per_cycle = 2 * peak_gflops(info, v.isa) / peak_gflops(info, Isa::scalar);
@@ -131,15 +132,14 @@ double cost_ms(const Conv2dDesc& desc, const Shape& shape, const Variant& v, con
 std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int threads) {
   std::vector<Variant> found;
   const bool empty = desc.n == 0;
-  const Shape shape(desc);
   for (const Isa isa : info.isas) {
     if (gemm_kernels(isa) == nullptr) continue;
     for (const TileSize& tile : tiles(isa)) {
-      if (shape.nhwc && !tile.channel) continue;
+      if (desc.layout == Layout::nhwc && !tile.channel) continue;
       Variant v = {std::string("cpu.gemm.") + to_string(isa) + "." + std::to_string(tile.rows) + "x" +
                        std::to_string(tile.vectors) + (tile.channel ? "k" : ""),
                    isa, tile.rows, tile.vectors, 0};
-      if (!empty) v.cost_ms = cost_ms(desc, shape, v, info, threads);
+      if (!empty) v.cost_ms = cost_ms(desc, v, info, threads);
       found.push_back(std::move(v));
     }
   }
@@ -152,8 +152,9 @@ AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<con
 }
 
 std::size_t scratch_floats(const Conv2dDesc& desc, const Variant& variant, int threads) {
-  const Shape shape(desc);
-  return (is_channel(variant) ? channel_scratch(shape, variant) : pixel_scratch(shape, variant)) *
+  const Index lanes = gemm_kernels(variant.isa)->lanes;
+  return (is_channel(variant) ? channel_scratch(channel_shape(desc, lanes), variant)
+                              : pixel_scratch(Shape(desc), variant)) *
          static_cast<std::size_t>(threads);
 }
 

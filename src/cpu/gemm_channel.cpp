@@ -35,7 +35,10 @@ struct Blocking {
         tile_floats((s.nhwc ? v.rows : kStagedPixels) * tile_step) {}
 
   static Split lines(const Shape& s, const Split& row_tiles, const TurnedSource& turned) {
-    if (turned.used) return {turned.lines, ceil_div(turned.lines, turned.lines_of_chunk())};
+    if (turned.used) {
+      const Index most = s.nhwc ? std::max<Index>(1, kChunkFloats / (row_tiles.count(0) * s.k)) : turned.lines;
+      return {turned.lines, ceil_div(turned.lines, std::min(most, turned.lines_of_chunk()))};
+    }
     const Index tiles = s.n * s.p * row_tiles.parts;
     return {tiles, s.nhwc ? std::clamp<Index>(s.n * s.p * s.q * s.k / kChunkFloats, 1, tiles) : 1};
   }
@@ -81,7 +84,7 @@ class ChannelGemm {
   ChannelGemm(const Run& run, const GemmKernels& kernels)
       : run_(run),
         kernels_(kernels),
-        s_(run.desc),
+        s_(channel_shape(run.desc, kernels.lanes)),
         b_(s_, run.variant, kernels),
         finish_(run.desc.activation),
         scratch_step_(static_cast<Index>(channel_scratch(s_, run.variant))),
@@ -102,7 +105,8 @@ class ChannelGemm {
       const Index at = in_span - before * b_.columns, first = span * span_tiles_ + before;
       const Index column = at / count, tile = at % count, tiles = std::min(count - tile, end - begin);
       if (const Index g = column / b_.blocks.parts; b_.turned.used && (first != turned_first || g != turned_g)) {
-        turned = turn(first, count, g, scratch + turned_at_);
+        turned =
+            s_.gathered ? gather(first, count, g, scratch + turned_at_) : turn(first, count, g, scratch + turned_at_);
         turned_first = first, turned_g = g;
       }
       work(column, first + tile, tiles, turned, scratch);
@@ -150,6 +154,42 @@ class ChannelGemm {
       for (Index h = h_first; h < h_last; ++h)
         turn_pixels(h * s_.w + w_first, width, to + (h - h_first) * width * pitch);
     return {to, h_first, w_first, width * pitch, pitch, 1};
+  }
+
+  // The same where the source is pixels of a grid.
+  Source gather(Index first, Index count, Index g, float* to) const {
+    const Index tiles = b_.row_tiles.parts, n = first / tiles, depth = s_.group_c, pitch = b_.turned.pitch;
+    const Index q_first = b_.row_tiles.begin(first % tiles),
+                q_last = b_.row_tiles.begin((first + count - 1) % tiles + 1);
+    const Shape::Grid& grid = s_.grid;
+    for (Index q = q_first; q < q_last;) {
+      const Index row = q / grid.q, column = q % grid.q, pixels = std::min(grid.q - column, q_last - q);
+      float* out = to + (q - q_first) * pitch;
+      if (s_.nhwc) {
+        const Index image = row / grid.p, h = row % grid.p * grid.stride_h;
+        const float* from = run_.src + ((image * grid.h + h) * grid.w + column * grid.stride_w) * s_.c + g * depth;
+        for (Index x = 0; x < pixels; ++x) std::copy_n(from + x * grid.stride_w * s_.c, depth, out + x * pitch);
+      } else {
+        const float* from = run_.src + ((n * s_.c + g * depth) * grid.h + row * grid.stride_h) * grid.w;
+        gather_planes(from + column * grid.stride_w, pixels, out);
+      }
+      q += pixels;
+    }
+    return {to, 0, q_first, 0, pitch, 1};
+  }
+
+  void gather_planes(const float* from, Index pixels, float* to) const {
+    const Shape::Grid& grid = s_.grid;
+    const Index plane = grid.h * grid.w, depth = s_.group_c, pitch = b_.turned.pitch;
+    alignas(64) float rows[kTurnedChannels * kTurnedPixels];
+    const Index most = std::min(kTurnedPixels, 4 * b_.lanes);  // the most that `copy` takes with vectors
+    for (Index x = 0; x < pixels; x += most)
+      for (Index c = 0; c < depth; c += kTurnedChannels) {
+        const Index columns = std::min(most, pixels - x), channels = std::min(kTurnedChannels, depth - c);
+        kernels_.copy({rows, kTurnedPixels, from + c * plane + x * grid.stride_w, plane, run_.src + s_.n * s_.c * plane,
+                       channels, columns, grid.stride_w});
+        kernels_.transpose_near({rows, kTurnedPixels, to + x * pitch + c, pitch, channels, columns});
+      }
   }
 
   // `count` tiles from `first` on, counted over n, p, tiles of a row, times one weight block.

@@ -29,9 +29,10 @@ struct Split {
 };
 
 /// A descriptor with P, Q and the per-group sizes worked out. A dense 1x1 convolution does not care where rows end: its
-/// pixels become one row per image (NCHW) or one row altogether (NHWC), so no tile ends early.
+/// pixels become one row per image (NCHW) or one row altogether (NHWC), so no tile ends early. With `gather`, neither
+/// does a strided one: its source is the pixels that it reads, which are to be gathered from the grid.
 struct Shape {
-  explicit Shape(const Conv2dDesc& d)
+  explicit Shape(const Conv2dDesc& d, bool gather = false)
       : nhwc(d.layout == Layout::nhwc),
         n(d.n),
         c(d.c),
@@ -51,13 +52,19 @@ struct Shape {
         groups(d.groups),
         group_c(d.c / d.groups),
         group_k(d.k / d.groups) {
-    if (r * s != 1 || stride_h * stride_w != 1 || p != h || q != w || pad_top + pad_left != 0) return;
-    const Index rows = nhwc ? n * h : h;
+    if (r * s != 1 || pad_top + pad_left != 0 || (p - 1) * stride_h >= h || (q - 1) * stride_w >= w) return;
+    gathered = stride_h * stride_w != 1;
+    if (gathered ? !gather : p != h || q != w) {
+      gathered = false;
+      return;
+    }
+    grid = {p, q, h, w, stride_h, stride_w};
+    const Index rows = nhwc ? n * p : p;
     if (nhwc) n = 1;
     dense = true;
-    w *= rows;
-    q = w;
-    h = p = 1;
+    q *= rows;
+    w = q;
+    h = p = stride_h = stride_w = 1;
   }
 
   /// Filter rows [first, last) that meet the source for destination row `row`.
@@ -70,7 +77,13 @@ struct Shape {
     return {std::max<Index>(0, ceil_div(-at, dilation_h)), std::min(r, ceil_div(h - at, dilation_h))};
   }
 
-  bool nhwc, dense = false;
+  /// Of an image before its pixels became one row: P, Q, H, W, strides.
+  struct Grid {
+    Index p, q, h, w, stride_h, stride_w;
+  };
+
+  bool nhwc, dense = false, gathered = false;
+  Grid grid = {};
   Index n, c, h, w, k, r, s, p, q, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
   Index groups, group_c, group_k;
 };
@@ -96,8 +109,15 @@ inline bool reads_in_place(const Shape& s, Index lanes) {
   return s.dense && s.group_k <= (lanes < 16 ? 128 : 512) && s.w % 512 != 0;
 }
 
-/// Lanes along k, NCHW: the source turned to [h][w][c], a chunk of the destination at a time, in a thread's scratch. A
-/// chunk is some lines of one image; a line is a row of the destination, or where that has but one row, a tile.
+/// The shape that tiles with lanes along k work on. Wide ones read strided pixels of planes where they stand: a step is
+/// long enough for their lines (measured: gathering them costs 0 to 7 %).
+inline Shape channel_shape(const Conv2dDesc& d, Index lanes) {
+  return Shape(d, d.layout == Layout::nhwc || lanes < 16);
+}
+
+/// Lanes along k: the source turned to [h][w][c], or gathered in that order, a chunk of the destination at a time, in a
+/// thread's scratch. A chunk is some lines of one image; a line is a row of the destination, or where that has but one
+/// row, a tile.
 struct TurnedSource {
   TurnedSource(const Shape& s, Index tile_pixels, Index lanes)
       : pitch(s.group_c % 256 == 0 ? s.group_c + 16 : s.group_c),
@@ -107,7 +127,7 @@ struct TurnedSource {
     line_floats = (by_rows ? s.stride_h * s.w : rows * tile_pixels * s.stride_w) * pitch;
     const Index first = (by_rows ? rows * s.w : rows * ((tile_pixels - 1) * s.stride_w + (s.s - 1) * s.dilation_w + 1));
     halo_floats = first * pitch - line_floats;
-    used = !s.nhwc && (lanes < 16 || (s.r * s.s > 1 && s.h * s.w <= 64)) && floats(1) <= kMostFloats;
+    used = s.gathered || (!s.nhwc && (lanes < 16 || (s.r * s.s > 1 && s.h * s.w <= 64)) && floats(1) <= kMostFloats);
   }
   static constexpr Index kMostFloats = 128 * 1024;  // half the L2 cache
 

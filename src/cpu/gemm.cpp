@@ -2,7 +2,7 @@
 //   cpu.gemm.<isa>.<rows>x<vectors>    lanes along pixels, <rows> filters x <vectors> vectors of pixels; NCHW
 //   cpu.gemm.<isa>.<pixels>x<vectors>k lanes along k, <pixels> pixels x <vectors> vectors of filters; both layouts
 #include "cpu/cost.hpp"
-#include "cpu/gemm_shape.hpp"
+#include "cpu/gemm_source.hpp"
 
 namespace convrt::cpu {
 namespace {

@@ -1,9 +1,9 @@
 // cpu.gemm with lanes along k. A tile is a few neighbouring pixels of one destination row times a few vectors of
-// filters; source elements are broadcast straight from the image, in either layout, so nothing is packed but the
-// weights. Taps that fall into the padding are left out: a tap that only some pixels of the tile meet is summed by a
-// narrower kernel into the same tile.
+// filters; source elements are broadcast from the image where it stands, or where that is slow (gemm_source.hpp) from
+// what a chunk of tiles reads of it, turned. Taps that fall into the padding are left out: a tap that only some pixels
+// of the tile meet is summed by a narrower kernel into the same tile.
 #include "cpu/cost.hpp"
-#include "cpu/gemm_shape.hpp"
+#include "cpu/gemm_source.hpp"
 #include "cpu/parallel.hpp"
 
 namespace convrt::cpu::gemm_detail {
@@ -13,9 +13,6 @@ namespace {
 // weight blocks write neighbouring memory, a piece of each pixel at a time: a chunk is what the L2 cache keeps until
 // all pieces are there, and threads take pixels rather than pieces of them, or each would fetch the other's lines.
 constexpr Index kChunkFloats = 64 * 1024;  // of the destination
-
-// A block that is turned at once: whole lines of either order, that fit L1 twice.
-constexpr Index kTurnedPixels = 64, kTurnedChannels = 16;
 
 // In NCHW, pixels of one weight block until they are turned into rows of its planes, whole vectors of them at a time.
 constexpr Index kStagedPixels = 64;
@@ -52,13 +49,6 @@ struct Blocking {
   Index tile_step, tile_floats;
 };
 
-// Where channels of one group and image stand: those of pixel h, w from
-// first + (h - h_first) * h_step + (w - w_first) * w_step on, depth_step apart.
-struct Source {
-  const float* first;
-  Index h_first, w_first, h_step, w_step, depth_step;
-};
-
 // Tiles that one call of a kernel takes at most: what a second pass (activate_row) finds in the L1 cache.
 constexpr Index kStripTiles = 16;
 
@@ -86,6 +76,7 @@ class ChannelGemm {
         kernels_(kernels),
         s_(channel_shape(run.desc, kernels.lanes)),
         b_(s_, run.variant, kernels),
+        source_(run, s_, b_.turned, kernels),
         finish_(run.desc.activation),
         scratch_step_(static_cast<Index>(channel_scratch(s_, run.variant))),
         span_tiles_(b_.chunks.begin(b_.chunks.parts) * b_.line_tiles),
@@ -105,8 +96,7 @@ class ChannelGemm {
       const Index at = in_span - before * b_.columns, first = span * span_tiles_ + before;
       const Index column = at / count, tile = at % count, tiles = std::min(count - tile, end - begin);
       if (const Index g = column / b_.blocks.parts; b_.turned.used && (first != turned_first || g != turned_g)) {
-        turned =
-            s_.gathered ? gather(first, count, g, scratch + turned_at_) : turn(first, count, g, scratch + turned_at_);
+        turned = source_.turned(pixels(first, count), g, scratch + turned_at_);
         turned_first = first, turned_g = g;
       }
       work(column, first + tile, tiles, turned, scratch);
@@ -115,81 +105,15 @@ class ChannelGemm {
   }
 
  private:
-  Source in_place(Index n, Index g) const {
-    const Index depth_step = s_.nhwc ? 1 : s_.h * s_.w, w_step = s_.nhwc ? s_.c : 1;
-    return {run_.src + n * s_.c * s_.h * s_.w + g * s_.group_c * depth_step, 0, 0, s_.w * w_step, w_step, depth_step};
-  }
-
-  // Turns what `count` tiles of one image, of which `first` is the first, read of group g.
-  Source turn(Index first, Index count, Index g, float* to) const {
-    const Index first_row = first / b_.row_tiles.parts, last_row = (first + count - 1) / b_.row_tiles.parts;
-    const Index h_of_first = first_row % s_.p * s_.stride_h - s_.pad_top;
-    const Index h_of_last = last_row % s_.p * s_.stride_h - s_.pad_top + (s_.r - 1) * s_.dilation_h;
-    const Index h_first = std::clamp<Index>(h_of_first, 0, s_.h), h_last = std::clamp<Index>(h_of_last + 1, 0, s_.h);
-    Index w_first = 0, w_last = s_.w;
+  // Of `count` tiles of one image from `first` on.
+  Pixels pixels(Index first, Index count) const {
+    const Index parts = b_.row_tiles.parts, last = first + count - 1, row = first / parts;
+    Pixels found = {row / s_.p, row % s_.p, last / parts % s_.p + 1, 0, s_.q};
     if (!b_.turned.by_rows) {
-      const Index last = (first + count - 1) % b_.row_tiles.parts;
-      const Index q_first = b_.row_tiles.begin(first % b_.row_tiles.parts), q_last = b_.row_tiles.begin(last + 1);
-      const Index end = (q_last - 1) * s_.stride_w - s_.pad_left + (s_.s - 1) * s_.dilation_w + 1;
-      w_first = std::clamp<Index>(q_first * s_.stride_w - s_.pad_left, 0, s_.w);
-      w_last = std::clamp<Index>(end, w_first, s_.w);
+      found.q_first = b_.row_tiles.begin(first % parts);
+      found.q_last = b_.row_tiles.begin(last % parts + 1);
     }
-    const Index width = w_last - w_first, plane = s_.h * s_.w, depth = s_.group_c, pitch = b_.turned.pitch;
-    const float* planes = run_.src + (first_row / s_.p * s_.c + g * depth) * plane;
-    const auto turn_pixels = [&](Index from, Index pixels, float* turned) {
-      for (Index x = 0; x < pixels; x += kTurnedPixels)
-        for (Index c = 0; c < depth; c += kTurnedChannels) {
-          const Index columns = std::min(kTurnedPixels, pixels - x), channels = std::min(kTurnedChannels, depth - c);
-          const float* block = planes + c * plane + from + x;
-          // The hardware does not guess such short rows.
-          for (Index i = 0; i < std::min(kTurnedChannels, depth - c - channels); ++i)
-            for (Index ahead = 0; ahead < columns; ahead += 16)
-              __builtin_prefetch(block + (channels + i) * plane + ahead);
-          kernels_.transpose_near({block, plane, turned + x * pitch + c, pitch, channels, columns});
-        }
-    };
-    if (width == s_.w)
-      turn_pixels(h_first * s_.w, (h_last - h_first) * s_.w, to);
-    else
-      for (Index h = h_first; h < h_last; ++h)
-        turn_pixels(h * s_.w + w_first, width, to + (h - h_first) * width * pitch);
-    return {to, h_first, w_first, width * pitch, pitch, 1};
-  }
-
-  // The same where the source is pixels of a grid.
-  Source gather(Index first, Index count, Index g, float* to) const {
-    const Index tiles = b_.row_tiles.parts, n = first / tiles, depth = s_.group_c, pitch = b_.turned.pitch;
-    const Index q_first = b_.row_tiles.begin(first % tiles),
-                q_last = b_.row_tiles.begin((first + count - 1) % tiles + 1);
-    const Shape::Grid& grid = s_.grid;
-    for (Index q = q_first; q < q_last;) {
-      const Index row = q / grid.q, column = q % grid.q, pixels = std::min(grid.q - column, q_last - q);
-      float* out = to + (q - q_first) * pitch;
-      if (s_.nhwc) {
-        const Index image = row / grid.p, h = row % grid.p * grid.stride_h;
-        const float* from = run_.src + ((image * grid.h + h) * grid.w + column * grid.stride_w) * s_.c + g * depth;
-        for (Index x = 0; x < pixels; ++x) std::copy_n(from + x * grid.stride_w * s_.c, depth, out + x * pitch);
-      } else {
-        const float* from = run_.src + ((n * s_.c + g * depth) * grid.h + row * grid.stride_h) * grid.w;
-        gather_planes(from + column * grid.stride_w, pixels, out);
-      }
-      q += pixels;
-    }
-    return {to, 0, q_first, 0, pitch, 1};
-  }
-
-  void gather_planes(const float* from, Index pixels, float* to) const {
-    const Shape::Grid& grid = s_.grid;
-    const Index plane = grid.h * grid.w, depth = s_.group_c, pitch = b_.turned.pitch;
-    alignas(64) float rows[kTurnedChannels * kTurnedPixels];
-    const Index most = std::min(kTurnedPixels, 4 * b_.lanes);  // the most that `copy` takes with vectors
-    for (Index x = 0; x < pixels; x += most)
-      for (Index c = 0; c < depth; c += kTurnedChannels) {
-        const Index columns = std::min(most, pixels - x), channels = std::min(kTurnedChannels, depth - c);
-        kernels_.copy({rows, kTurnedPixels, from + c * plane + x * grid.stride_w, plane, run_.src + s_.n * s_.c * plane,
-                       channels, columns, grid.stride_w});
-        kernels_.transpose_near({rows, kTurnedPixels, to + x * pitch + c, pitch, channels, columns});
-      }
+    return found;
   }
 
   // `count` tiles from `first` on, counted over n, p, tiles of a row, times one weight block.
@@ -204,7 +128,7 @@ class ChannelGemm {
     t.rows = s_.filter_rows(t.p);
     t.first_vector = b_.blocks.begin(block);
     t.vectors = b_.blocks.count(block);
-    t.source = b_.turned.used ? turned : in_place(t.n, t.g);
+    t.source = b_.turned.used ? turned : source_.in_place(t.n, t.g);
     for (;;) {
       t.q = b_.row_tiles.begin(tile);
       t.pixels = b_.row_tiles.count(tile);
@@ -222,7 +146,7 @@ class ChannelGemm {
       tile = 0;
       if (++t.p == s_.p) {
         t.p = 0;
-        t.source = in_place(++t.n, t.g);  // what is turned is of one image
+        t.source = source_.in_place(++t.n, t.g);  // chunks of what is turned end before
       }
       t.rows = s_.filter_rows(t.p);
     }
@@ -341,6 +265,7 @@ class ChannelGemm {
   const GemmKernels& kernels_;
   Shape s_;
   Blocking b_;
+  SourceReader source_;
   Finish finish_;
   Index scratch_step_;
   Index span_tiles_, turned_at_;

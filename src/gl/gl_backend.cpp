@@ -14,6 +14,7 @@
 #include "gl/gl_conv.hpp"
 #include "gl/gl_stream.hpp"
 #include "gl/shader_text.hpp"
+#include "gl/stragglers.hpp"
 #include "gl/variants.hpp"
 
 namespace convrt::gl {
@@ -227,10 +228,12 @@ std::vector<std::shared_ptr<Backend>> probe_gl() {
   // Drivers tear themselves down when the process ends; a thread of ours inside one would crash then. Registered after
   // the drivers were loaded, this runs before they do.
   static const auto* const all = new std::vector<std::shared_ptr<Backend>>(backends);
+  gl::Stragglers::instance().await_leave();
   std::atexit([] {
     // For all together, however many hang.
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
     for (const auto& backend : *all) static_cast<gl::GlBackend&>(*backend).leave(deadline);
+    gl::Stragglers::instance().leave(deadline);
   });
   return backends;
 }

@@ -111,12 +111,20 @@ std::shared_ptr<GlContext> GlContext::open(const EglDevice& device, const Option
   std::shared_ptr<GlContext> context(new GlContext(options, std::move(errors)));
   std::promise<void> opened;
   std::future<void> ready = opened.get_future();
-  context->thread_ = std::thread(
-      [self = context, device, from = share, promise = std::move(opened), ended = context->gone_]() mutable {
-        self->loop(device, std::exchange(from, nullptr), std::move(promise));
-        self.reset();
-        *ended = true;
-      });
+  Stragglers& threads = Stragglers::instance();
+  threads.begin();
+  try {
+    context->thread_ = std::thread([self = context, device, from = share, promise = std::move(opened),
+                                    ended = context->gone_, &threads]() mutable {
+      self->loop(device, std::exchange(from, nullptr), std::move(promise));
+      self.reset();
+      threads.end();
+      *ended = true;
+    });
+  } catch (...) {
+    threads.end();
+    throw;
+  }
   try {
     ready.get();
   } catch (...) {
@@ -135,7 +143,7 @@ void GlContext::let_go() noexcept {
     if (getpid() == process_) Stragglers::instance().add(thread_, gone_);
   } catch (...) {  // no memory for the list
   }
-  if (thread_.joinable()) thread_.detach();
+  if (thread_.joinable()) thread_.detach();  // not taken
 }
 
 void GlContext::close() {

@@ -20,6 +20,7 @@ namespace convrt::gl {
 /// itself down when the process ends, and a thread of ours inside it would crash then: what ends in time is joined.
 class Stragglers {
  public:
+  using Clock = std::chrono::steady_clock;
   using Ended = std::shared_ptr<std::atomic<bool>>;
 
   static Stragglers& instance() {
@@ -27,15 +28,42 @@ class Stragglers {
     return all;
   }
 
-  /// `thread` stays the caller's where this throws.
+  /// Around an owner thread's life: it may drop the last reference to its own context, and stand in no list before.
+  void begin() { ++running_; }
+  void end() { --running_; }
+
+  /// `thread` stays the caller's where this throws, and where the process is ending: nobody would join it.
   void add(std::thread& thread, Ended ended) {
     const std::scoped_lock lock(mutex_);
-    // Registered after the driver was loaded, this runs before it goes.
-    static const int registered = std::atexit([] { instance().leave(); });
+    if (left_) return;
+    // Registered after the driver was loaded, this runs before it goes; and before what await_leave() announced, when
+    // contexts are still in use.
+    static const int registered = std::atexit([] {
+      Stragglers& all = instance();
+      all.leave(Clock::now() + std::chrono::seconds(2), !all.awaits_leave_);
+    });
     (void)registered;
     join_ended();
     threads_.reserve(threads_.size() + 1);
     threads_.emplace_back(std::move(thread), std::move(ended));
+  }
+
+  /// Somebody will call leave() when the process ends, once he has ended the contexts in use.
+  void await_leave() { awaits_leave_ = true; }
+
+  /// Waits until these threads, or where `all` all owner threads, have ended; lets go of the others at the deadline.
+  void leave(Clock::time_point deadline, bool all = true) noexcept {
+    for (;; std::this_thread::sleep_for(std::chrono::milliseconds(1))) {
+      const std::scoped_lock lock(mutex_);  // not while asleep: others are to come in
+      const bool here = getpid() == process_;
+      if (here) join_ended();
+      if (here && Clock::now() < deadline && !(threads_.empty() && (!all || running_ <= 0))) continue;
+      for (auto& straggler : threads_) straggler.first.detach();
+      running_ -= static_cast<int>(threads_.size());  // whoever comes next shall not wait for them again
+      threads_.clear();
+      left_ = all;
+      return;
+    }
   }
 
  private:
@@ -47,20 +75,11 @@ class Stragglers {
     });
   }
 
-  void leave() noexcept {
-    const std::scoped_lock lock(mutex_);
-    if (getpid() == process_)
-      for (const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
-           !threads_.empty() && std::chrono::steady_clock::now() < deadline;) {
-        join_ended();
-        if (!threads_.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      }
-    for (auto& straggler : threads_) straggler.first.detach();
-    threads_.clear();
-  }
-
   const pid_t process_ = getpid();
+  std::atomic<int> running_ = 0;
+  std::atomic<bool> awaits_leave_ = false;
   std::mutex mutex_;
+  bool left_ = false;
   std::vector<std::pair<std::thread, Ended>> threads_;
 };
 

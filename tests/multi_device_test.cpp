@@ -282,9 +282,9 @@ TEST(MultiDevice, WhereDevicesAreInEachOthersWayTheFastestWorksAlone) {
                                                      [users, crowded](std::span<float> dst) {
                                                        const int images = static_cast<int>(dst.size() / (2 * 6 * 6));
                                                        const bool others = ++*users > 1;
-                                                       std::this_thread::sleep_for(images * 200us);
+                                                       std::this_thread::sleep_for(images * 800us);
                                                        if (crowded && (others || *users > 1))
-                                                         std::this_thread::sleep_for(images * 400us);
+                                                         std::this_thread::sleep_for(images * 1600us);
                                                        --*users;
                                                      }}},
           false);

@@ -233,6 +233,7 @@ TEST_P(GemmOnIsa, SourcesOfSeveralChunksAreRight) {
         "n3c20h7w7k40r3s3ph1pw1",                      // small planes: wide tiles turn them too
         "n1c600h4w300k8r3s3",                          // a line is too much
         "n1c2h9w9k10r2s5ph1pw4",                       // fewer channels than lanes
+        "n4c200h40w40k8r1s1",                          // images of wide tiles
         "n3c20h19w23k40r1s1sh2sw2",                    // pixels of a grid, several images
         "n3c20h19w23k40r1s1sh2sw3+nhwc+acc", "n2c40h29w160k50r1s1sh1sw2g2+relu", "n2c500h30w40k9r1s1sh2sw1",
         "n2c500h30w40k70r1s1sh3sw2+nhwc+gelu",  // chunks of them

@@ -12,7 +12,8 @@ namespace {
 // A weight block stays in the cache while the tiles of a chunk pass, since sources are needed far less often. In NHWC
 // weight blocks write neighbouring memory, a piece of each pixel at a time: a chunk is what the L2 cache keeps until
 // all pieces are there, and threads take pixels rather than pieces of them, or each would fetch the other's lines.
-constexpr Index kChunkFloats = 64 * 1024;  // of the destination
+// In NCHW it is images whose source the next weight block shall not fetch from memory again.
+constexpr Index kChunkFloats = 64 * 1024, kChunkSourceFloats = 512 * 1024;  // of the destination, of the source
 
 // In NCHW, pixels of one weight block until they are turned into rows of its planes, whole vectors of them at a time.
 constexpr Index kStagedPixels = 64;
@@ -37,7 +38,8 @@ struct Blocking {
       return {turned.lines, ceil_div(turned.lines, std::min(most, turned.lines_of_chunk()))};
     }
     const Index tiles = s.n * s.p * row_tiles.parts;
-    return {tiles, s.nhwc ? std::clamp<Index>(s.n * s.p * s.q * s.k / kChunkFloats, 1, tiles) : 1};
+    return {tiles, s.nhwc ? std::clamp<Index>(s.n * s.p * s.q * s.k / kChunkFloats, 1, tiles)
+                          : std::clamp<Index>(s.n * s.c * s.h * s.w / kChunkSourceFloats, 1, s.n)};
   }
 
   Index lanes, vectors;

@@ -98,6 +98,56 @@ TEST_P(DepthwiseOnIsa, NchwStrideTwoIsRightForWideRows) {
       expect_right("n1c2h" + std::to_string(6 + w % 5) + "w" + std::to_string(w) + filter);
 }
 
+// Planes that no cache holds take another way to the same bits, inside the same buffers.
+TEST_P(DepthwiseOnIsa, NchwFromMemoryGivesTheSameBits) {
+  const DepthwiseKernels::Planes kernel = kernels.planes[0][0];
+  if (kernel == nullptr) GTEST_SKIP() << "loads are not masked here";
+  test::Random random(test::seed());
+  constexpr Index h = 7, planes = 3;
+  for (const Index w : {17, 31, 32, 33, 48, 56, 64, 65, 112, 130})
+    for (const Index pad : {0, 1, 2})
+      for (const bool accumulate : {false, true})
+        for (const Flush flush : {Flush::front, Flush::back}) {
+          const Index p = h + 2 * pad - 2, q = w + 2 * pad - 2;
+          Guarded src(static_cast<std::size_t>(planes * h * w), flush);
+          Guarded weights(static_cast<std::size_t>(planes * 9), flush), bias(static_cast<std::size_t>(planes), flush);
+          Guarded cached(static_cast<std::size_t>(planes * p * q), flush);
+          Guarded streamed(static_cast<std::size_t>(planes * p * q), flush);
+          for (const Guarded* g : {&src, &weights, &bias, &cached})
+            for (float& f : g->floats()) f = static_cast<float>(random.between(-1000, 1000)) / 7;
+          std::ranges::copy(cached.floats(), streamed.floats().begin());
+          DepthwisePlanes task = {.src = src.floats().data(),
+                                  .h = h,
+                                  .w = w,
+                                  .pad_top = pad,
+                                  .pad_left = pad,
+                                  .weights = weights.floats().data(),
+                                  .bias = bias.floats().data(),
+                                  .dst = cached.floats().data(),
+                                  .first_p = 0,
+                                  .last_p = p,
+                                  .p = p,
+                                  .q = q,
+                                  .count = planes,
+                                  .multiplier = 1,
+                                  .phase = 0,
+                                  .taps = 9,
+                                  .from_memory = false,
+                                  .accumulate = accumulate,
+                                  .activation = {.kind = ActivationKind::relu}};
+          kernel(task);
+          task.from_memory = true;
+          task.dst = streamed.floats().data();
+          task.last_p = 2;  // in two bands
+          kernel(task);
+          task.first_p = 2;
+          task.last_p = p;
+          kernel(task);
+          EXPECT_TRUE(cached.intact() && streamed.intact());
+          ASSERT_TRUE(std::ranges::equal(cached.floats(), streamed.floats())) << "width " << w << " pad " << pad;
+        }
+}
+
 TEST_P(DepthwiseOnIsa, NhwcIsRightAtEveryWidthAndChannelCount) {
   for (int w = 1; w <= 18; ++w) {
     const std::string channels = std::to_string(2 + w * 2), size = "n1c" + channels + "h5w" + std::to_string(w) + "k";

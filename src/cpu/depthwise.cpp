@@ -140,6 +140,7 @@ void execute_planes(const Run& run, DepthwiseKernels::Planes kernel) {
   const Conv2dDesc& d = run.desc;
   const Index p_end = d.p(), q_end = d.q(), multiplier = d.k / d.c, planes = Index{d.n} * d.k;
   const int threads = threads_for(d, run.threads);
+  const bool from_memory = (d.src_size() + d.dst_size()) * sizeof(float) > cpu_info().l3_bytes;
   const Index bands =
       threads == 1 || planes >= 8 * threads ? 1 : std::min<Index>(p_end, (8 * threads + planes - 1) / planes);
   for_each_task(threads, threads * bands, [&](Index task, int) {
@@ -166,6 +167,7 @@ void execute_planes(const Run& run, DepthwiseKernels::Planes kernel) {
               .multiplier = multiplier,
               .phase = k % multiplier,
               .taps = Index{d.r} * d.s,
+              .from_memory = from_memory,
               .accumulate = d.accumulate,
               .activation = d.activation});
     }

@@ -38,6 +38,7 @@ struct DepthwisePlanes {
   std::ptrdiff_t count;              ///< filters
   std::ptrdiff_t multiplier, phase;  ///< filters per channel; which of its channel's filters the first one is
   std::ptrdiff_t taps;               ///< R * S
+  bool from_memory;                  ///< no cache holds source and destination
   bool accumulate;
   Activation activation;
 

@@ -5,7 +5,8 @@
 ///
 ///     wide     a strip of one vector of columns. Stride 1 loads the tap columns; stride 2 loads two neighbours that
 ///              hold the odd tap columns and derives the first one, which loads that split cache lines cost more than.
-///     rows     stride 2, two vectors of columns and more: row by row, so that memory is read in its order.
+///     rows     two vectors of columns and more: row by row, so that memory is read in its order. Stride 2 always; with
+///              stride 1, whose strips load less, where planes come from beyond the last cache.
 ///     narrow   rows shorter than a vector: one load, and each tap column is a permutation of it. The last lane is
 ///              always zero and stands for every column outside the image.
 ///     paired   rows shorter than half a vector, or with stride 2 than a whole one: two planes at once, one in each
@@ -152,9 +153,9 @@ HWY_NOINLINE void window_strip(D d, const DepthwisePlanes& a, std::ptrdiff_t i, 
   }
 }
 
-// Stride 2: `count` columns of plane i from q0 on, more than NV - 1 vectors and at most NV. Row by row instead of down
-// a strip, so that memory is read in its order: each source row goes into the one or two sums that it belongs to.
-template <int NV, class D>
+// `count` columns of plane i from q0 on, more than NV - 1 vectors and at most NV. Row by row instead of down a strip,
+// so that memory is read in its order: each source row goes into the sums that it belongs to.
+template <int ST, int NV, class D>
 HWY_NOINLINE void window_rows(D d, const DepthwisePlanes& a, std::ptrdiff_t i, std::ptrdiff_t q0,
                               std::ptrdiff_t count) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
@@ -164,85 +165,107 @@ HWY_NOINLINE void window_rows(D d, const DepthwisePlanes& a, std::ptrdiff_t i, s
   const hn::Vec<D> bias = hn::Set(d, a.bias[i]);
   HWY_UNROLL(9)
   for (int tap = 0; tap < 9; ++tap) w[tap] = hn::Set(d, weights[tap]);
-  const std::ptrdiff_t at = q0 * 2 - a.pad_left, width = a.w, last = count - (NV - 1) * lanes;
-  const std::ptrdiff_t last_at = at + 1 + (NV - 1) * 2 * lanes;
-  const auto low_in = columns_inside(d, last_at, width), high_in = columns_inside(d, last_at + lanes, width);
-  const auto stored = hn::FirstN(d, static_cast<std::size_t>(last));
-  // A first tap column is the last one a lane up; what that leaves empty is the element before the vector.
-  const auto up =
-      hn::IndicesFromVec(d, hn::And(hn::Add(hn::Iota(du, 0), hn::Set(du, lanes - 1)), hn::Set(du, lanes - 1)));
-  const auto first_lane = hn::FirstN(d, 1);
+  const std::ptrdiff_t at = q0 * ST - a.pad_left, width = a.w, last_at = at + (NV - 1) * ST * lanes;
+  const auto stored = hn::FirstN(d, static_cast<std::size_t>(count - (NV - 1) * lanes));
+  // Of the last vector; and of the first tap column of the first one.
+  [[maybe_unused]] const auto in0 = columns_inside(d, last_at, width), in1 = columns_inside(d, last_at + 1, width),
+                              in2 = columns_inside(d, last_at + (ST == 1 ? 2 : 1 + lanes), width),
+                              edge = columns_inside(d, at, width);
+  // Stride 2: a first tap column is the last one a lane up; what that leaves empty is the element before the vector.
   // Outside of the image a constant zero is read in its place.
+  [[maybe_unused]] const auto up =
+      hn::IndicesFromVec(d, hn::And(hn::Add(hn::Iota(du, 0), hn::Set(du, lanes - 1)), hn::Set(du, lanes - 1)));
+  [[maybe_unused]] const auto first_lane = hn::FirstN(d, 1);
   static constexpr float zero = 0;
-  const bool first_in = at >= 0 && at < width;
+  [[maybe_unused]] const bool first_in = at >= 0 && at < width;
   const bool accumulate = a.accumulate, relu = a.activation.kind == ActivationKind::relu;
-  // visit(v, x) for every vector's three tap columns of a row.
+  // visit(v, x0, x1, x2) for every vector's three tap columns of a row.
   const auto columns = [&](const float* row, const auto& visit) CONVRT_INLINED {
-    const float* left = first_in ? row : &zero;
+    [[maybe_unused]] const float* left = first_in ? row : &zero;
     HWY_UNROLL(4)
     for (int v = 0; v < NV; ++v) {
-      const float* from = row + 1 + v * 2 * lanes;
-      const hn::Vec<D> low = v + 1 < NV ? hn::LoadU(d, from) : hn::MaskedLoad(low_in, d, from);
-      const hn::Vec<D> high = v + 1 < NV ? hn::LoadU(d, from + lanes) : hn::MaskedLoad(high_in, d, from + lanes);
-      const hn::Vec<D> even = hn::ConcatEven(d, high, low), odd = hn::ConcatOdd(d, high, low);
-      visit(v, hn::IfThenElse(first_lane, hn::Set(d, *left), hn::TableLookupLanes(odd, up)), even, odd);
-      left = from + 2 * lanes - 1;
+      const float* from = row + v * ST * lanes;
+      const bool last = v + 1 == NV;
+      if constexpr (ST == 1) {
+        visit(v,
+              last     ? hn::MaskedLoad(in0, d, from)
+              : v == 0 ? hn::MaskedLoad(edge, d, from)
+                       : hn::LoadU(d, from),
+              last ? hn::MaskedLoad(in1, d, from + 1) : hn::LoadU(d, from + 1),
+              last ? hn::MaskedLoad(in2, d, from + 2) : hn::LoadU(d, from + 2));
+      } else {
+        const hn::Vec<D> low = last ? hn::MaskedLoad(in1, d, from + 1) : hn::LoadU(d, from + 1);
+        const hn::Vec<D> high = last ? hn::MaskedLoad(in2, d, from + 1 + lanes) : hn::LoadU(d, from + 1 + lanes);
+        const hn::Vec<D> even = hn::ConcatEven(d, high, low), odd = hn::ConcatOdd(d, high, low);
+        visit(v, hn::IfThenElse(first_lane, hn::Set(d, *left), hn::TableLookupLanes(odd, up)), even, odd);
+        left = from + 2 * lanes;
+      }
     }
   };
-  std::ptrdiff_t h = a.first_p * 2 - a.pad_top;
+  const auto taps = [&](int r, hn::Vec<D> sum, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2) CONVRT_INLINED {
+    return hn::MulAdd(w[3 * r + 2], x2, hn::MulAdd(w[3 * r + 1], x1, hn::MulAdd(w[3 * r], x0, sum)));
+  };
+  std::ptrdiff_t h = a.first_p * ST - a.pad_top;
   const float* row = a.src_of(i) + at + h * width;
   float* to = a.dst_of(i) + a.first_p * a.q + q0;
   const auto inside = [&](std::ptrdiff_t at_h)
                           HWY_ATTR { return static_cast<std::size_t>(at_h) < static_cast<std::size_t>(a.h); };
-  hn::Vec<D> sum[NV];
+  // Sums of this destination row, of the next, and with stride 1 of the one after that.
+  hn::Vec<D> now[NV], next[NV], later[NV];
   HWY_UNROLL(4)
-  for (int v = 0; v < NV; ++v) sum[v] = bias;
+  for (int v = 0; v < NV; ++v) now[v] = next[v] = bias;
   if (inside(h))
-    columns(row, [&](int v, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2) CONVRT_INLINED {
-      sum[v] = hn::MulAdd(w[2], x2, hn::MulAdd(w[1], x1, hn::MulAdd(w[0], x0, bias)));
+    columns(row, [&](int v, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2)
+                     CONVRT_INLINED { now[v] = taps(0, bias, x0, x1, x2); });
+  if (ST == 1 && inside(h + 1))
+    columns(row + width, [&](int v, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2) CONVRT_INLINED {
+      now[v] = taps(1, now[v], x0, x1, x2);
+      next[v] = taps(0, bias, x0, x1, x2);
     });
   HWY_UNROLL(1)
-  for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p, h += 2, row += 2 * width, to += a.q) {
-    if (inside(h + 1))
-      columns(row + width, [&](int v, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2) CONVRT_INLINED {
-        sum[v] = hn::MulAdd(w[5], x2, hn::MulAdd(w[4], x1, hn::MulAdd(w[3], x0, sum[v])));
-      });
-    hn::Vec<D> next[NV];
+  for (std::ptrdiff_t p = a.first_p; p < a.last_p; ++p, h += ST, row += ST * width, to += a.q) {
+    if (ST == 2 && inside(h + 1))
+      columns(row + width, [&](int v, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2)
+                               CONVRT_INLINED { now[v] = taps(1, now[v], x0, x1, x2); });
     HWY_UNROLL(4)
-    for (int v = 0; v < NV; ++v) next[v] = bias;
+    for (int v = 0; v < NV; ++v) later[v] = bias;
     if (inside(h + 2))
       columns(row + 2 * width, [&](int v, hn::Vec<D> x0, hn::Vec<D> x1, hn::Vec<D> x2) CONVRT_INLINED {
-        sum[v] = hn::MulAdd(w[8], x2, hn::MulAdd(w[7], x1, hn::MulAdd(w[6], x0, sum[v])));
-        next[v] = hn::MulAdd(w[2], x2, hn::MulAdd(w[1], x1, hn::MulAdd(w[0], x0, bias)));
+        now[v] = taps(2, now[v], x0, x1, x2);
+        if (ST == 1) next[v] = taps(1, next[v], x0, x1, x2);
+        later[v] = taps(0, bias, x0, x1, x2);
       });
     HWY_UNROLL(4)
     for (int v = 0; v < NV; ++v) {
       const bool whole = v + 1 < NV;
       float* out = to + v * lanes;
-      if (accumulate) sum[v] = hn::Add(sum[v], whole ? hn::LoadU(d, out) : hn::MaskedLoad(stored, d, out));
-      if (relu) sum[v] = hn::IfThenZeroElse(hn::Le(sum[v], hn::Zero(d)), sum[v]);
+      hn::Vec<D> sum = now[v];
+      if (accumulate) sum = hn::Add(sum, whole ? hn::LoadU(d, out) : hn::MaskedLoad(stored, d, out));
+      if (relu) sum = hn::IfThenZeroElse(hn::Le(sum, hn::Zero(d)), sum);
       if (whole)
-        hn::StoreU(sum[v], d, out);
+        hn::StoreU(sum, d, out);
       else
-        hn::BlendedStore(sum[v], stored, d, out);
-      sum[v] = next[v];
+        hn::BlendedStore(sum, stored, d, out);
+      now[v] = ST == 1 ? next[v] : later[v];
+      next[v] = later[v];
     }
   }
 }
 
-// Columns of plane i as far as window_rows does them: where all but the last vector lie inside the image. Returns how
-// many.
-inline std::ptrdiff_t window_rows_of_plane(const DepthwisePlanes& task, std::ptrdiff_t i) {
+// Columns of plane i as far as window_rows does them: where all but the last vector lie inside the image, but for the
+// first tap column of the first. Returns how many.
+template <int ST>
+std::ptrdiff_t window_rows_of_plane(const DepthwisePlanes& task, std::ptrdiff_t i) {
   const hn::ScalableTag<float> d;
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d)), most = 4;
   std::ptrdiff_t q0 = 0;
   while (q0 < task.q) {
     const std::ptrdiff_t count = std::min(task.q - q0, most * lanes), vectors = (count + lanes - 1) / lanes;
-    const std::ptrdiff_t first = q0 * 2 - task.pad_left + 1;
-    if (vectors < 2 || first < 0 || first + (vectors - 1) * 2 * lanes > task.w) break;
-    if (vectors == 2) window_rows<2>(d, task, i, q0, count);
-    if (vectors == 3) window_rows<3>(d, task, i, q0, count);
-    if (vectors == 4) window_rows<4>(d, task, i, q0, count);
+    const std::ptrdiff_t at = q0 * ST - task.pad_left, whole = at + (vectors - 1) * ST * lanes + (ST == 1 ? 2 : 1);
+    if (vectors < 2 || at < -1 || whole > task.w) break;
+    if (vectors == 2) window_rows<ST, 2>(d, task, i, q0, count);
+    if (vectors == 3) window_rows<ST, 3>(d, task, i, q0, count);
+    if (vectors == 4) window_rows<ST, 4>(d, task, i, q0, count);
     q0 += count;
   }
   return q0;
@@ -388,7 +411,7 @@ void window_planes(const DepthwisePlanes& task) {
   } else {
     for (std::ptrdiff_t i = 0; i < task.count; ++i) {
       std::ptrdiff_t q0 = 0;
-      if constexpr (ST == 2) q0 = window_rows_of_plane(task, i);
+      if (ST == 2 || task.from_memory) q0 = window_rows_of_plane<ST>(task, i);
       for (; task.q - q0 > lanes / 2; q0 += lanes) window_strip<ST>(d, task, i, q0, std::min(lanes, task.q - q0));
       if (q0 < task.q) window_strip<ST>(half, task, i, q0, task.q - q0);
     }

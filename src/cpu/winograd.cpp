@@ -131,6 +131,9 @@ void pack_filters(const WinogradForm& form, const float* weights, std::ptrdiff_t
   form.transform_filters(padded, 9, count, to, point_floats);
 }
 
+// Channels whose filters are transformed before any is stored: for a point they are neighbours, for all they fit L2.
+constexpr std::ptrdiff_t kPackedChannels = 8;
+
 AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<const float> weights, int threads) {
   const int m = variant.rows;
   const WinogradForm& form = form_of(desc, variant.isa, m);
@@ -138,33 +141,30 @@ AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<con
   const std::ptrdiff_t padded_k = ceil_div(k_end, form.filter_step) * form.filter_step;
   const std::ptrdiff_t point_floats = c_end * padded_k, panels = ceil_div(k_end, form.panel);
   AlignedFloats packed(static_cast<std::size_t>(desc.groups * core::winograd_points(m) * point_floats));
-  constexpr std::ptrdiff_t kChannels =
-      8;  // a task: what of a point's filters are neighbours, and fits L2 for all points
-  const std::ptrdiff_t parts = ceil_div(c_end, kChannels);
+  const std::ptrdiff_t parts = ceil_div(c_end, kPackedChannels);
   const int points = core::winograd_points(m);
   // Points often lie a multiple of 256 KiB apart, in one set of every cache: they are staged a line more than a power
   // of two apart.
-  const std::ptrdiff_t stage_step = kChannels * form.panel + kFilterLine;
+  const std::ptrdiff_t stage_step = kPackedChannels * form.panel + kFilterLine;
   const AlignedFloats stages(static_cast<std::size_t>(threads * points * stage_step));
-  for_each_share(threads, desc.groups * panels * parts,
-                 [&](std::ptrdiff_t first_task, std::ptrdiff_t last_task, int thread) {
-                   float* stage = stages.data() + thread * points * stage_step;
-                   for (std::ptrdiff_t task = first_task; task < last_task; ++task) {
-                     const std::ptrdiff_t group = task / parts / panels, first = task / parts % panels * form.panel;
-                     const std::ptrdiff_t width = std::min<std::ptrdiff_t>(form.panel, padded_k - first);
-                     const std::ptrdiff_t begin = task % parts * kChannels, end = std::min(c_end, begin + kChannels);
-                     for (std::ptrdiff_t i = 0, count = 0; i < width; i += count) {
-                       count = width - i >= kFilterLine ? kFilterLine : kFilterQuad;
-                       const std::ptrdiff_t k = first + i;
-                       for (std::ptrdiff_t c = begin; c < end; ++c)
-                         pack_filters(form, weights.data() + ((group * k_end + k) * c_end + c) * 9, c_end * 9,
-                                      static_cast<int>(count), k_end - k, stage + (c - begin) * width + i, stage_step);
-                     }
-                     float* to = packed.data() + group * points * point_floats + first * c_end + begin * width;
-                     for (int point = 0; point < points; ++point)
-                       std::copy_n(stage + point * stage_step, (end - begin) * width, to + point * point_floats);
-                   }
-                 });
+  const auto pack_part = [&](std::ptrdiff_t task, float* stage) {
+    const std::ptrdiff_t group = task / parts / panels, first = task / parts % panels * form.panel;
+    const std::ptrdiff_t width = std::min<std::ptrdiff_t>(form.panel, padded_k - first);
+    const std::ptrdiff_t begin = task % parts * kPackedChannels, end = std::min(c_end, begin + kPackedChannels);
+    for (std::ptrdiff_t i = 0, count = 0; i < width; i += count) {
+      count = width - i >= kFilterLine ? kFilterLine : kFilterQuad;
+      const std::ptrdiff_t k = first + i;
+      for (std::ptrdiff_t c = begin; c < end; ++c)
+        pack_filters(form, weights.data() + ((group * k_end + k) * c_end + c) * 9, c_end * 9, static_cast<int>(count),
+                     k_end - k, stage + (c - begin) * width + i, stage_step);
+    }
+    float* to = packed.data() + group * points * point_floats + first * c_end + begin * width;
+    for (int point = 0; point < points; ++point)
+      std::copy_n(stage + point * stage_step, (end - begin) * width, to + point * point_floats);
+  };
+  for_each_task(threads, desc.groups * panels * parts, [&](std::ptrdiff_t task, int thread) {
+    pack_part(task, stages.data() + thread * points * stage_step);
+  });
   return packed;
 }
 

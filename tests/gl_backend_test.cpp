@@ -293,6 +293,9 @@ TEST_F(GlFaults, AResetAtAnyPointFailsTheWorkAndOnlyThat) {
       EXPECT_EQ(dst, oracle(desc_, weights_, {}, src_)) << point;
     }
     reset_after_ = -1;
+    // One that is found when the run already has its result is told to whoever comes next.
+    const auto later = code_of([&] { mine_->synchronize(); });
+    EXPECT_EQ(later.value_or(ErrorCode::device_lost), ErrorCode::device_lost) << point;
     expect_right();
   }
   EXPECT_GT(failed, 0);

@@ -96,7 +96,7 @@ TEST_F(GlDevices, OneLostInTheMiddleOfARunIsReplacedByTheOthers) {
 
   std::string said;
   convrt::set_log(convrt::LogLevel::warning, [&](convrt::LogLevel, std::string_view text) { said += text; });
-  lose_second(6);
+  lose_second(2);      // of the few checks that a busy host leaves to a device whose share is small
   ASSERT_TRUE(run());  // of the first three, in which all take part
   EXPECT_NE(said.find("drops out"), std::string::npos) << said;
   EXPECT_NE(said.find(backends_[1]->info().id), std::string::npos) << said;

@@ -39,8 +39,8 @@ class Cycles {
   double channel() const {
     const Index vectors = ceil_div(s_.group_k, lanes_);
     const Split blocks(vectors, ceil_div(vectors, vectors_)), tiles(s_.q, ceil_div(s_.q, rows_));
-    // Fourteen pixels a multiple of 4 KiB apart do not fit into one 8-way set of the L1 cache.
     const TurnedSource turned(s_, rows_, lanes_);
+    // Fourteen pixels a multiple of 4 KiB apart do not fit into one 8-way set of the L1 cache.
     const bool conflict = rows_ > 8 && s_.nhwc && !turned.used && s_.stride_w * s_.c % 1024 == 0 && s_.q > 8;
     const bool in_planes = !s_.nhwc && !turned.used;
     // There each step of a 1x1 reduction meets another page.

@@ -66,9 +66,13 @@ struct Strip {
 };
 
 // Scratch of a thread: tiles, bias, runs, and behind them what is turned.
-Index channel_tile_floats(const Shape& s, const Blocking& b) {
+Index turned_at(const Shape& s, const Blocking& b) {
   const Index runs = s.r * s.s * static_cast<Index>(sizeof(TapRun) / sizeof(float));
   return ceil_div(b.tile_floats + b.tile_step + runs, 16) * 16;
+}
+
+Index thread_floats(const Shape& s, const Blocking& b) {
+  return turned_at(s, b) + (b.turned.used ? ceil_div(b.turned.floats(b.chunks.count(0)), 16) * 16 : 0);
 }
 
 class ChannelGemm {
@@ -80,9 +84,9 @@ class ChannelGemm {
         b_(s_, run.variant, kernels),
         source_(run, s_, b_.turned, kernels),
         finish_(run.desc.activation),
-        scratch_step_(static_cast<Index>(channel_scratch(s_, run.variant))),
-        span_tiles_(b_.chunks.begin(b_.chunks.parts) * b_.line_tiles),
-        turned_at_(channel_tile_floats(s_, b_)) {}
+        scratch_step_(thread_floats(s_, b_)),
+        turned_at_(turned_at(s_, b_)),
+        span_tiles_(b_.chunks.begin(b_.chunks.parts) * b_.line_tiles) {}
 
   Index units() const { return b_.columns * b_.spans * span_tiles_; }
 
@@ -269,8 +273,7 @@ class ChannelGemm {
   Blocking b_;
   SourceReader source_;
   Finish finish_;
-  Index scratch_step_;
-  Index span_tiles_, turned_at_;
+  Index scratch_step_, turned_at_, span_tiles_;
 };
 
 }  // namespace
@@ -296,9 +299,7 @@ AlignedFloats pack_channel(const Conv2dDesc& d, const Variant& variant, std::spa
 }
 
 std::size_t channel_scratch(const Shape& shape, const Variant& variant) {
-  const Blocking b(shape, variant, *gemm_kernels(variant.isa));
-  const Index turned = b.turned.used ? b.turned.floats(b.chunks.count(0)) : 0;
-  return static_cast<std::size_t>(ceil_div(channel_tile_floats(shape, b) + turned, 16) * 16);
+  return static_cast<std::size_t>(thread_floats(shape, Blocking(shape, variant, *gemm_kernels(variant.isa))));
 }
 
 void execute_channel(const Run& run) noexcept {

@@ -53,11 +53,9 @@ struct Shape {
         group_c(d.c / d.groups),
         group_k(d.k / d.groups) {
     if (r * s != 1 || pad_top + pad_left != 0 || (p - 1) * stride_h >= h || (q - 1) * stride_w >= w) return;
-    gathered = stride_h * stride_w != 1;
-    if (gathered ? !gather : p != h || q != w) {
-      gathered = false;
-      return;
-    }
+    const bool strided = stride_h * stride_w != 1;
+    if (strided ? !gather : p != h || q != w) return;
+    gathered = strided;
     grid = {p, q, h, w, stride_h, stride_w};
     const Index rows = nhwc ? n * p : p;
     if (nhwc) n = 1;

@@ -111,20 +111,14 @@ std::shared_ptr<GlContext> GlContext::open(const EglDevice& device, const Option
   std::shared_ptr<GlContext> context(new GlContext(options, std::move(errors)));
   std::promise<void> opened;
   std::future<void> ready = opened.get_future();
-  Stragglers& threads = Stragglers::instance();
-  threads.begin();
-  try {
-    context->thread_ = std::thread([self = context, device, from = share, promise = std::move(opened),
-                                    ended = context->gone_, &threads]() mutable {
-      self->loop(device, std::exchange(from, nullptr), std::move(promise));
-      self.reset();
-      threads.end();
-      *ended = true;
-    });
-  } catch (...) {
-    threads.end();
-    throw;
-  }
+  context->thread_ = std::thread(
+      [self = context, device, from = share, promise = std::move(opened), ended = context->gone_]() mutable {
+        Stragglers::instance().begin();
+        self->loop(device, std::exchange(from, nullptr), std::move(promise));
+        self.reset();
+        Stragglers::instance().end();
+        *ended = true;
+      });
   try {
     ready.get();
   } catch (...) {

@@ -3,10 +3,10 @@
 /// a row. A window of three source rows slides down the plane: each row is loaded once, as the three vectors its tap
 /// columns need, and these, the nine weights and a sum stay in registers.
 ///
-///     wide     a strip of one vector of columns. Stride 1 loads the tap columns; stride 2 loads two neighbours that
-///              hold the odd tap columns and derives the first one, which loads that split cache lines cost more than.
-///     rows     two vectors of columns and more: row by row, so that memory is read in its order. Stride 2 always; with
-///              stride 1, whose strips load less, where planes come from beyond the last cache.
+///     wide     stride 1: a strip of one vector of columns, whose tap columns are loaded.
+///     rows     up to four vectors of columns row by row, so that memory is read in its order: stride 2; with stride 1,
+///              whose strips load less, where planes come from beyond the last cache. Stride 2 loads two neighbours
+///              that hold the odd tap columns and derives the first one, which loads that split lines cost more than.
 ///     narrow   rows shorter than a vector: one load, and each tap column is a permutation of it. The last lane is
 ///              always zero and stands for every column outside the image.
 ///     paired   rows shorter than half a vector, or with stride 2 than a whole one: two planes at once, one in each
@@ -99,8 +99,8 @@ HWY_INLINE void slide_whole(D, const DepthwisePlanes& a, const float* row, const
   }
 }
 
-// `count` columns of plane i from q0 on, at most a vector.
-template <int ST, class D>
+// Stride 1: `count` columns of plane i from q0 on, at most a vector.
+template <class D>
 HWY_NOINLINE void window_strip(D d, const DepthwisePlanes& a, std::ptrdiff_t i, std::ptrdiff_t q0,
                                std::ptrdiff_t count) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
@@ -109,7 +109,7 @@ HWY_NOINLINE void window_strip(D d, const DepthwisePlanes& a, std::ptrdiff_t i, 
   const hn::Vec<D> bias = hn::Set(d, a.bias[i]);
   HWY_UNROLL(9)
   for (int tap = 0; tap < 9; ++tap) w[tap] = hn::Set(d, weights[tap]);
-  const std::ptrdiff_t at = q0 * ST - a.pad_left;
+  const std::ptrdiff_t at = q0 - a.pad_left;
   const auto stored = hn::FirstN(d, static_cast<std::size_t>(count));
   const bool accumulate = a.accumulate, relu = a.activation.kind == ActivationKind::relu;
   float* to = a.dst_of(i) + a.first_p * a.q + q0;
@@ -120,37 +120,24 @@ HWY_NOINLINE void window_strip(D d, const DepthwisePlanes& a, std::ptrdiff_t i, 
     hn::BlendedStore(sum, stored, d, to);
     to += to_step;
   };
-  if constexpr (ST == 1) {
-    const auto in0 = columns_inside(d, at, a.w), in1 = columns_inside(d, at + 1, a.w),
-               in2 = columns_inside(d, at + 2, a.w);
-    slide_window<ST>(
-        d, a, src + at, w, bias,
-        [&](const float* row, hn::Vec<D>(&x)[3]) HWY_ATTR {
-          x[0] = hn::MaskedLoad(in0, d, row);
-          x[1] = hn::MaskedLoad(in1, d, row + 1);
-          x[2] = hn::MaskedLoad(in2, d, row + 2);
-        },
-        store);
-  } else {
-    const hn::RebindToUnsigned<D> du;
-    const auto low_in = columns_inside(d, at + 1, a.w), high_in = columns_inside(d, at + 1 + lanes, a.w);
-    const auto up =
-        hn::IndicesFromVec(d, hn::And(hn::Add(hn::Iota(du, 0), hn::Set(du, lanes - 1)), hn::Set(du, lanes - 1)));
-    const auto first_lane = hn::FirstN(d, 1);
-    // Lane 0 of the first tap column; outside of the image a constant zero is read in its place.
-    static constexpr float zero = 0;
-    const bool first_in = at >= 0 && at < a.w;
-    slide_window<ST>(
-        d, a, src + at, w, bias,
-        [&](const float* row, hn::Vec<D>(&x)[3]) HWY_ATTR {
-          const hn::Vec<D> low = hn::MaskedLoad(low_in, d, row + 1);
-          const hn::Vec<D> high = hn::MaskedLoad(high_in, d, row + 1 + lanes);
-          x[1] = hn::ConcatEven(d, high, low);
-          x[2] = hn::ConcatOdd(d, high, low);
-          x[0] = hn::IfThenElse(first_lane, hn::Set(d, *(first_in ? row : &zero)), hn::TableLookupLanes(x[2], up));
-        },
-        store);
-  }
+  const auto in0 = columns_inside(d, at, a.w), in1 = columns_inside(d, at + 1, a.w),
+             in2 = columns_inside(d, at + 2, a.w);
+  slide_window<1>(
+      d, a, src + at, w, bias,
+      [&](const float* row, hn::Vec<D>(&x)[3]) HWY_ATTR {
+        x[0] = hn::MaskedLoad(in0, d, row);
+        x[1] = hn::MaskedLoad(in1, d, row + 1);
+        x[2] = hn::MaskedLoad(in2, d, row + 2);
+      },
+      store);
+}
+
+// For TableLookupLanes: every lane takes what stands in the one before, the first lane what stands in the last.
+template <class D>
+HWY_INLINE auto lane_before(D d) {
+  const hn::RebindToUnsigned<D> du;
+  constexpr auto last = hn::MaxLanes(d) - 1;
+  return hn::IndicesFromVec(d, hn::And(hn::Add(hn::Iota(du, 0), hn::Set(du, last)), hn::Set(du, last)));
 }
 
 // `count` columns of plane i from q0 on, more than NV - 1 vectors and at most NV. Row by row instead of down a strip,
@@ -159,7 +146,6 @@ template <int ST, int NV, class D>
 HWY_NOINLINE void window_rows(D d, const DepthwisePlanes& a, std::ptrdiff_t i, std::ptrdiff_t q0,
                               std::ptrdiff_t count) {
   constexpr std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(d));
-  const hn::RebindToUnsigned<D> du;
   hn::Vec<D> w[9];
   const float* weights = a.weights_of(i);
   const hn::Vec<D> bias = hn::Set(d, a.bias[i]);
@@ -173,8 +159,7 @@ HWY_NOINLINE void window_rows(D d, const DepthwisePlanes& a, std::ptrdiff_t i, s
                               edge = columns_inside(d, at, width);
   // Stride 2: a first tap column is the last one a lane up; what that leaves empty is the element before the vector.
   // Outside of the image a constant zero is read in its place.
-  [[maybe_unused]] const auto up =
-      hn::IndicesFromVec(d, hn::And(hn::Add(hn::Iota(du, 0), hn::Set(du, lanes - 1)), hn::Set(du, lanes - 1)));
+  [[maybe_unused]] const auto up = lane_before(d);
   [[maybe_unused]] const auto first_lane = hn::FirstN(d, 1);
   static constexpr float zero = 0;
   [[maybe_unused]] const bool first_in = at >= 0 && at < width;
@@ -340,8 +325,7 @@ void window_paired(const DepthwisePlanes& task) {
              from2 = both(narrow_columns<ST>(dh, task, 2));
   [[maybe_unused]] const auto in_folded = hn::FirstN(d, static_cast<std::size_t>(task.w));
   // A first tap column is the last one a lane up, but for the first lane of each half.
-  [[maybe_unused]] const auto up = hn::IndicesFromVec(
-      d, hn::And(hn::Add(hn::Iota(du, 0), hn::Set(du, hn::MaxLanes(d) - 1)), hn::Set(du, hn::MaxLanes(d) - 1)));
+  [[maybe_unused]] const auto up = lane_before(d);
   [[maybe_unused]] const auto outside =
       hn::Or(hn::FirstN(d, 1), hn::AndNot(hn::FirstN(d, half), hn::FirstN(d, half + 1)));
   const bool accumulate = task.accumulate, relu = task.activation.kind == ActivationKind::relu;
@@ -412,8 +396,15 @@ void window_planes(const DepthwisePlanes& task) {
     for (std::ptrdiff_t i = 0; i < task.count; ++i) {
       std::ptrdiff_t q0 = 0;
       if (ST == 2 || task.from_memory) q0 = window_rows_of_plane<ST>(task, i);
-      for (; task.q - q0 > lanes / 2; q0 += lanes) window_strip<ST>(d, task, i, q0, std::min(lanes, task.q - q0));
-      if (q0 < task.q) window_strip<ST>(half, task, i, q0, task.q - q0);
+      // What is left, a vector at a time.
+      const auto single = [&](auto tag, std::ptrdiff_t count) CONVRT_INLINED {
+        if constexpr (ST == 1)
+          window_strip(tag, task, i, q0, count);
+        else
+          window_rows<ST, 1>(tag, task, i, q0, count);
+      };
+      for (; task.q - q0 > lanes / 2; q0 += lanes) single(d, std::min(lanes, task.q - q0));
+      if (q0 < task.q) single(half, task.q - q0);
     }
   }
 }

@@ -5,7 +5,7 @@
 //   NCHW             WIDTH columns each (1 or 4), COLUMNS of a filter, BM filters; loads of VECTOR floats (1, 2, 4: rows
 //                    of src and dst start at multiples of that) that cover the window; needs PAD_LEFT where WIDTH is 4
 //   NHWC             one column and filter each, BM filters of a column
-//   NHWC, SRC_VEC4   one column and four filters each; needs DST_VEC4, one filter a channel
+//   NHWC, SRC_VEC4   WIDTH columns (1 or 2) and four filters each; needs DST_VEC4, one filter a channel
 //
 // weights, PACKED: [block][tap][BM], blocks counted over all filters.
 #pragma optionNV(unroll all)
@@ -34,7 +34,12 @@
 #define VECTOR 1  // floats a load and store of NCHW
 #endif
 #define LOCAL 128
+#if PACKED && SRC_VEC4
+#define WEIGHTS_SCALAR 0  // four filters' of a tap are one load
+layout(std430, binding = 4) readonly restrict buffer BiasVector { vec4 bias_vector[]; };
+#else
 #define WEIGHTS_SCALAR 1
+#endif
 layout(local_size_x = LOCAL) in;
 
 #include "common.glsl"
@@ -42,8 +47,10 @@ layout(local_size_x = LOCAL) in;
 #if SRC_VEC4
 #define FILTERS 4  // an invocation
 #define VALUE vec4
+#define SUMS (ROWS * WIDTH)
 #else
 #define FILTERS 1
+#define SUMS ROWS
 #if WIDTH == 4
 #define VALUE vec4
 #else
@@ -65,16 +72,28 @@ layout(std430, binding = 2) restrict buffer DstVector { vec2 dst_vector[]; };
 int strips() { return ceil_div(conv.p, ROWS); }
 int columns_a_row() { return ceil_div(conv.q, WIDTH); }
 
-float weight(int k, int tap) {
 #if PACKED
-  return weights[WEIGHTS_OFFSET + (k / BM * R * S + tap) * BM + k % BM];
+int weight_at(int k, int tap) { return WEIGHTS_OFFSET + (k / BM * R * S + tap) * BM + k % BM; }
 #else
-  return weights[k * R * S + tap];
+int weight_at(int k, int tap) { return k * R * S + tap; }
 #endif
-}
 
 // One src row of the window, by tap. Element 0 stands in for what lies outside: loads without branches.
-#if WIDTH == 4
+#if WIDTH == 2
+// By columns: what two destination columns read of it.
+#define SPAN (STRIDE_W + (S - 1) * DILATION_W + 1)
+void load_line(int at, int x, bool inside, out VALUE values[SPAN]) {
+  for (int c = 0; c < SPAN; ++c) {
+    bool read = false;
+    for (int s = 0; s < S; ++s) read = read || c == s * DILATION_W || c == s * DILATION_W + STRIDE_W;
+    values[c] = VALUE(0.0);
+    if (!read) continue;
+    bool live = inside && uint(x + c) < uint(conv.w);
+    VALUE value = src4[live ? (at + (x + c) * column_step()) >> 2 : 0];
+    values[c] = live ? value : VALUE(0.0);
+  }
+}
+#elif WIDTH == 4
 #define PAD_UP ((PAD_LEFT + VECTOR - 1) / VECTOR * VECTOR)
 #define FIRST (PAD_UP - PAD_LEFT)  // of the window in the aligned loads
 #define LOADS ((FIRST + 3 * STRIDE_W + (S - 1) * DILATION_W) / VECTOR + 1)
@@ -138,24 +157,39 @@ void compute(int k, int strip) {
   int at = src_index(image, k / filters_per_group(), y, 0), line_step = conv.w * column_step();
 
   VALUE w[R * S], b;
-#if FILTERS == 4
+#if !WEIGHTS_SCALAR
+  for (int tap = 0; tap < R * S; ++tap) w[tap] = weights4[weight_at(k, tap) >> 2];
+  b = bias_vector[k >> 2];
+#elif FILTERS == 4
   for (int j = 0; j < 4; ++j) {
-    for (int tap = 0; tap < R * S; ++tap) w[tap][j] = weight(k + j, tap);
+    for (int tap = 0; tap < R * S; ++tap) w[tap][j] = weights[weight_at(k + j, tap)];
     b[j] = bias[k + j];
   }
 #else
-  for (int tap = 0; tap < R * S; ++tap) w[tap] = VALUE(weight(k, tap));
+  for (int tap = 0; tap < R * S; ++tap) w[tap] = VALUE(weights[weight_at(k, tap)]);
   b = VALUE(bias[k]);
 #endif
-  VALUE sums[ROWS];
-  for (int i = 0; i < ROWS; ++i) sums[i] = VALUE(0.0);
+  VALUE sums[SUMS];
+  for (int i = 0; i < SUMS; ++i) sums[i] = VALUE(0.0);
   for (int line = 0; line < SOURCE_ROWS; ++line) {
+#if WIDTH == 2
+    VALUE values[SPAN];
+#else
     VALUE values[S];
+#endif
     load_line(at + line * line_step, x, uint(y + line) < uint(conv.h), values);
     for (int i = 0; i < ROWS; ++i) {
       int offset = line - i * STRIDE_H;  // of this line in the window of row i
       if (offset >= 0 && offset % DILATION_H == 0 && offset / DILATION_H < R)
-        for (int s = 0; s < S; ++s) sums[i] = fma(w[offset / DILATION_H * S + s], values[s], sums[i]);
+        for (int s = 0; s < S; ++s) {
+          VALUE tap = w[offset / DILATION_H * S + s];
+#if WIDTH == 2
+          sums[2 * i] = fma(tap, values[s * DILATION_W], sums[2 * i]);
+          sums[2 * i + 1] = fma(tap, values[s * DILATION_W + STRIDE_W], sums[2 * i + 1]);
+#else
+          sums[i] = fma(tap, values[s], sums[i]);
+#endif
+        }
     }
   }
   int to = dst_index((image * conv.p + p) * conv.q + q, k);
@@ -164,6 +198,9 @@ void compute(int k, int strip) {
     if (p + i < conv.p) {
 #if WIDTH == 4
       store_columns(to + i * step, conv.q - q, sums[i], b);
+#elif WIDTH == 2
+      store4(to + i * step, sums[2 * i], b);
+      if (q + 1 < conv.q) store4(to + i * step + conv.k, sums[2 * i + 1], b);
 #elif DST_VEC4
       store4(to + i * step, sums[i], b);
 #else

@@ -57,18 +57,24 @@ void begin_src(Tile tile, int step) {
   sync_tiles();
 }
 
-float load(int i, ivec3 row) {
-  float x = 0.0;
-  if (uint(pixels[i].y + row.y) < uint(conv.h) && uint(pixels[i].x + row.z) < uint(conv.w)) x = src[pixel_at[i] + row.x];
-  return x;
-}
+bool inside[PASSES_B][4];  // what is staged; zeros are put in where it is used, as gather.glsl does
 
 void fetch_src() {
   for (int pass = 0; pass < PASSES_B; ++pass) {
     ivec3 row = rows[row_of_depth + pass * (LOCAL / QUADS_BN)];
-    stage_b[pass] = vec4(load(0, row), load(1, row), load(2, row), load(3, row));
+    for (int i = 0; i < 4; ++i) {
+      inside[pass][i] = uint(pixels[i].y + row.y) < uint(conv.h) && uint(pixels[i].x + row.z) < uint(conv.w);
+      stage_b[pass][i] = src[inside[pass][i] ? pixel_at[i] + row.x : 0];
+    }
   }
   row_of_depth += BK;
+}
+
+vec4 staged_src(int pass) {
+  vec4 x = stage_b[pass];
+  for (int i = 0; i < 4; ++i)
+    if (!inside[pass][i]) x[i] = 0.0;
+  return x;
 }
 
 void main() { multiply_tiles(); }

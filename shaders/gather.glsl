@@ -2,13 +2,9 @@
 // pixel needs is worked out once, what a tap needs once a tap, and a step costs one addition a pixel.
 //
 // NCHW: an invocation stages a quad of pixels for PASSES_B channels. NHWC: four channels of PASSES_B pixels.
-// POINTWISE: one tap without padding, so that every address of a pixel is inside. WHOLE_STEPS: the channels of a group
-// are a multiple of BK.
+// POINTWISE: one tap without padding, so that every address of a pixel is inside.
 #ifndef POINTWISE
 #define POINTWISE 0
-#endif
-#ifndef WHOLE_STEPS
-#define WHOLE_STEPS 0
 #endif
 // What a tap needs to know of each pixel is worked out once a tile and shared; held in 12 registers it made tiles of 8x4
 // sums up to 1.7 times slower (bench/NOTES.md). With one tap it is looked at once.
@@ -91,22 +87,13 @@ void begin_src(Tile tile, int step) {
   select_tap();
 }
 
-// c: counted within the group.
+// What lies outside is loaded from anywhere inside, and becomes zero in staged_src(): a choice made here would wait for
+// what is loaded, with all multiply-adds of the step before it (bench/NOTES.md). c: counted within the group.
 bool loads(int at, int c) { return (POINTWISE == 1 || at >= 0) && (WHOLE_STEPS == 1 || c < channels_per_group()); }
-
-#if SRC_VEC4
-vec4 load4(int at, int c) {
-  vec4 x = vec4(0.0);
-  if (loads(at, c)) x = src4[at >> 2];
-  return x;
+int load_index(int at, int c) {
+  if (WHOLE_STEPS == 1) return POINTWISE == 1 ? at : max(at, 0);
+  return loads(at, c) ? at : 0;
 }
-#else
-float load(int at, int c) {
-  float x = 0.0;
-  if (loads(at, c)) x = src[at];
-  return x;
-}
-#endif
 
 void fetch_src() {
 #if !POINTWISE
@@ -120,20 +107,31 @@ void fetch_src() {
     if (NHWC == 1) {
       int at = load_at[pass], c = channel + staged_channel();
 #if SRC_VEC4
-      stage_b[pass] = load4(at, c);
+      stage_b[pass] = src4[load_index(at, c) >> 2];
 #else
-      stage_b[pass] = vec4(load(at, c), load(at + 1, c + 1), load(at + 2, c + 2), load(at + 3, c + 3));
+      for (int i = 0; i < 4; ++i) stage_b[pass][i] = src[load_index(at + i, c + i)];
 #endif
     } else {
       int c = channel + staged_channel() + pass * (LOCAL / QUADS_BN), to = pass * (LOCAL / QUADS_BN) * channel_step();
 #if SRC_VEC4
-      stage_b[pass] = load4(load_at[0] + to, c);
+      stage_b[pass] = src4[load_index(load_at[0] + to, c) >> 2];
 #else
-      stage_b[pass] = vec4(load(load_at[0] + to, c), load(load_at[1] + to, c), load(load_at[2] + to, c),
-                           load(load_at[3] + to, c));
+      for (int i = 0; i < 4; ++i) stage_b[pass][i] = src[load_index(load_at[i] + to, c)];
 #endif
     }
   }
   channel += BK;
   for (int i = 0; i < SLOTS; ++i) load_at[i] += BK * channel_step();
+}
+
+// load_at and channel are one step ahead by now, of the same tap.
+vec4 staged_src(int pass) {
+  vec4 x = stage_b[pass];
+  if (POINTWISE == 1 && WHOLE_STEPS == 1) return x;
+  int c = channel - BK + staged_channel() + (NHWC == 1 ? 0 : pass * (LOCAL / QUADS_BN));
+  for (int i = 0; i < 4; ++i) {
+    bool by_channels = NHWC == 1, one = by_channels || SRC_VEC4 == 1;
+    if (!loads(load_at[by_channels ? pass : one ? 0 : i], by_channels ? c + i : c)) x[i] = 0.0;
+  }
+  return x;
 }

@@ -13,16 +13,15 @@
 #endif
 #include "gemm_tile.glsl"
 
+// A by rows of BM filters; B as gemm_tile.glsl says.
 #if ROLLED
-shared vec4 a[2][BK][TM / 4][GRID_ROWS];
-shared vec4 b[2][BK][TN / 4][GRID_COLUMNS];
+shared vec4 a[2][VECS_A], b[2][SIZE_B];
 #define TEXT_ROWS ROLLED
 #define ROUNDS (conv.n > 0 ? BK / ROLLED : 0)  // what no compiler knows, so that none writes the rounds out
 #else
-// Two pairs of tiles, each an array of its own and each read at [constant][constant][invocation]: a shared load is then
-// one register plus an immediate.
-shared vec4 a0[BK][TM / 4][GRID_ROWS], a1[BK][TM / 4][GRID_ROWS];
-shared vec4 b0[BK][TN / 4][GRID_COLUMNS], b1[BK][TN / 4][GRID_COLUMNS];
+// Two pairs of tiles, each an array of its own and each read at an invocation's place plus a constant: a shared load is
+// then one register plus an immediate.
+shared vec4 a0[VECS_A], a1[VECS_A], b0[SIZE_B], b1[SIZE_B];
 #define TEXT_ROWS BK
 #define ROUNDS 1
 #endif
@@ -36,6 +35,7 @@ int depth() { return R * S * padded_channels(); }
 
 void begin_src(Tile tile, int step);  // the next fetch_src() is of this step
 void fetch_src();                     // a step's elements into stage_b
+vec4 staged_src(int pass);            // them, zero where they lie outside
 
 #if PACKED
 int filters_at;  // of the next fetch, vec4s
@@ -70,41 +70,33 @@ void fetch(Tile tile) {
   fetch_src();
 }
 
-#define PUT_A(a)                                                                                   \
-  for (int pass = 0; pass < PASSES_A; ++pass) {                                                    \
-    int e = local_index() + pass * LOCAL;                                                          \
-    a[e / (BM / 4)][e % (BM / 4) / GRID_ROWS][e % GRID_ROWS] = stage_a[pass];                      \
-  }
-#define PUT_B(b)                                                                                   \
-  for (int pass = 0; pass < PASSES_B; ++pass) {                                                    \
-    int e = local_index() + pass * LOCAL;                                                          \
-    if (BY_CHANNELS) {                                                                             \
-      int pixel = e / QUADS_BK;                                                                    \
-      for (int i = 0; i < 4; ++i)                                                                  \
-        b[e % QUADS_BK * 4 + i][pixel / 4 / GRID_COLUMNS][pixel / 4 % GRID_COLUMNS][pixel % 4] = stage_b[pass][i]; \
-    } else {                                                                                       \
-      b[e / QUADS_BN][e % QUADS_BN / GRID_COLUMNS][e % GRID_COLUMNS] = stage_b[pass];              \
-    }                                                                                              \
-  }
+#define PUT_A(a) \
+  for (int pass = 0; pass < PASSES_A; ++pass) a[local_index() + pass * LOCAL] = stage_a[pass];
+#define PUT_B(b) \
+  for (int pass = 0; pass < PASSES_B; ++pass) b[staged_place(pass)] = staged_src(pass);
 
 // Row by row, pixels alternately forwards and backwards: neighbouring multiply-adds share an operand, which NVIDIA's
 // operand cache keeps.
-#define MULTIPLY(a, b)                                                                             \
-  for (int first = 0; first < ROUNDS; ++first)                                                     \
-    for (int d = 0; d < TEXT_ROWS; ++d) {                                                          \
-      float x[TM], y[TN];                                                                          \
-      for (int i = 0; i < TM; ++i) x[i] = a[first * TEXT_ROWS + d][i / 4][row][i % 4];             \
-      for (int j = 0; j < TN; ++j) y[j] = b[first * TEXT_ROWS + d][j / 4][column][j % 4];          \
-      for (int i = 0; i < TM; ++i)                                                                 \
-        for (int jj = 0; jj < TN; ++jj) {                                                          \
-          int j = i % 2 == 0 ? jj : TN - 1 - jj;                                                   \
-          sums[i][j] = fma(x[i], y[j], sums[i][j]);                                                \
-        }                                                                                          \
+#define MULTIPLY(a, b)                                                                               \
+  for (int first = 0; first < ROUNDS; ++first)                                                       \
+    for (int d = 0; d < TEXT_ROWS; d += 4) {                                                         \
+      vec4 y[TN];                                                                                    \
+      for (int j = 0; j < TN; ++j) y[j] = b[(first * TEXT_ROWS + d) * QUAD_LINE + place_b(j) + column]; \
+      for (int e = 0; e < 4; ++e) {                                                                  \
+        float x[TM];                                                                                 \
+        for (int i = 0; i < TM; ++i)                                                                 \
+          x[i] = a[(first * TEXT_ROWS + d + e) * (BM / 4) + i / 4 * GRID_ROWS + row][i % 4];         \
+        for (int i = 0; i < TM; ++i)                                                                 \
+          for (int jj = 0; jj < TN; ++jj) {                                                          \
+            int j = i % 2 == 0 ? jj : TN - 1 - jj;                                                   \
+            sums[i][j] = fma(x[i], BY_CHANNELS ? y[j][e] : y[j / 4 * 4 + e][j % 4], sums[i][j]);     \
+          }                                                                                          \
+      }                                                                                              \
     }
 
 // sums = the steps begin .. end-1 of the tile.
 void multiply_steps_of(Tile tile, int begin, int end) {
-  int row = local_index() / GRID_COLUMNS, column = local_index() % GRID_COLUMNS;
+  int row = grid_row(GRID_COLUMNS), column = grid_column(GRID_COLUMNS);
   for (int i = 0; i < TM; ++i)
     for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
   begin_filters(tile, begin);

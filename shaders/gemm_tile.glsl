@@ -2,13 +2,17 @@
 // outside, channels inside: K x RSC times RSC x NPQ. What every GEMM variant shares: the sums of an invocation, its
 // staging registers, the epilogue. How a tile walks along its depth is the business of gemm_steps.glsl and pointwise.comp.
 //
-//   The LOCAL = BM/TM * BN/TN invocations form a grid: (row, column) owns filters 4*(row + i*BM/TM) + 0..3 and the
-//   pixels of the quads column + j*BN/TN: neighbours read neighbouring vec4s.
+//   The LOCAL = BM/TM * BN/TN invocations form a grid (work_group.glsl): (row, column) owns filters 4*(row + i*BM/TM) + 0..3
+//   and the pixels of the quads column + j*BN/TN: neighbours read neighbouring vec4s.
 #ifndef UNROLL
 #define UNROLL 0  // 1: ask NVIDIA's compiler to unroll; loops over taps and steps stay, their lengths are parameters
 #endif
 #if UNROLL
 #pragma optionNV(unroll all)
+#endif
+
+#ifndef WHOLE_STEPS
+#define WHOLE_STEPS 0  // 1: the channels of a group are a multiple of BK
 #endif
 
 #define GRID_ROWS (BM / TM)
@@ -26,6 +30,7 @@ layout(local_size_x = LOCAL) in;
 #define SPREAD 0
 #endif
 #include "common.glsl"
+#include "work_group.glsl"
 
 #define VECS_A (BM * BK / 4)
 #define VECS_B (BN * BK / 4)
@@ -37,17 +42,31 @@ layout(local_size_x = LOCAL) in;
 #define BY_CHANNELS (NHWC == 1)  // how an invocation stages B: channels of a pixel, or a quad of pixels
 #endif
 
+// B in shared memory: rows of BN pixels, or, where an invocation stages four channels of a pixel, as it stages them:
+// [BK / 4][pixel % 4][pixel / 4], so that neither side stores single floats (NVIDIA: 1.3 to 2.1 times as fast,
+// bench/NOTES.md). A line then has one quad more than it needs: neighbours store into different banks.
+#if PACKED
+#define QUAD_LINE (QUADS_BN + (BY_CHANNELS ? 1 : 0))
+#else
+#define QUAD_LINE QUADS_BN
+#endif
+#define SIZE_B (BK * QUAD_LINE)
+
 float sums[TM][TN];
 vec4 stage_a[PASSES_A];
 vec4 stage_b[PASSES_B];
 
-int local_index() { return int(gl_LocalInvocationIndex); }
-int quad_pixel(int quad, int i) { return SPREAD == 1 ? quad + i * QUADS_BN : 4 * quad + i; }
 
-void sync_tiles() {
-  memoryBarrierShared();
-  barrier();
+// Where in B the staged element of a pass belongs. Unsigned: divisions by powers of two are then shifts.
+int staged_place(int pass) {
+  if (!BY_CHANNELS) return local_index() + pass * LOCAL;
+  uint local = gl_LocalInvocationIndex, pixel = local / uint(QUADS_BK);
+  return int((local % uint(QUADS_BK) * 4u + pixel % 4u) * uint(QUAD_LINE) + pixel / 4u) + pass * (LOCAL / QUADS_BK / 4);
 }
+// Of the four rows from one on, the jth vec4 of column 0: four rows of its pixel j by channels, else of row j % 4 the
+// pixels of its quad j / 4.
+int place_b(int j) { return j % 4 * QUAD_LINE + j / 4 * GRID_COLUMNS; }
+int quad_pixel(int quad, int i) { return SPREAD == 1 ? quad + i * QUADS_BN : 4 * quad + i; }
 
 #if DST_VEC4
 // Pixels pixel .. pixel+3 of the filters of this invocation's row; j is their quad.
@@ -89,7 +108,7 @@ void store_quad(Tile tile, int row, int quad, int j) {
 #endif
 
 void store_sums(Tile tile) {
-  int row = local_index() / GRID_COLUMNS, column = local_index() % GRID_COLUMNS;
+  int row = grid_row(GRID_COLUMNS), column = grid_column(GRID_COLUMNS);
   for (int j = 0; j < TN / 4; ++j) store_quad(tile, row, column + j * GRID_COLUMNS, j);
 }
 

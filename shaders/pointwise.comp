@@ -28,7 +28,7 @@
 // Both of two tiles in one array, addressed from the step's number: on NVIDIA a tenth faster here than the pairs and the
 // running addresses of gemm_steps.glsl, which in turn suit gathers (bench/NOTES.md).
 shared vec4 tile_a[2][VECS_A];
-shared vec4 tile_b[2][VECS_B];
+shared vec4 tile_b[2][SIZE_B];
 
 void fetch_filters(Tile tile, int c) {
   for (int pass = 0; pass < PASSES_A; ++pass) {
@@ -44,27 +44,29 @@ void put_filters(int pair) {
 // Always called with a literal, so that every shared read is one register plus an immediate. Row by row, pixels
 // alternately forwards and backwards: neighbouring multiply-adds share an operand, which NVIDIA's operand cache keeps.
 void multiply(int pair) {
-  int row = local_index() / GRID_COLUMNS, column = local_index() % GRID_COLUMNS;
-  for (int depth = 0; depth < BK; ++depth) {
-    float a[TM], b[TN];
-    for (int i = 0; i < TM; ++i) a[i] = tile_a[pair][depth * (BM / 4) + i / 4 * GRID_ROWS + row][i % 4];
-    for (int j = 0; j < TN; ++j) b[j] = tile_b[pair][depth * (BN / 4) + j / 4 * GRID_COLUMNS + column][j % 4];
-    for (int i = 0; i < TM; ++i)
-      for (int jj = 0; jj < TN; ++jj) {
-        int j = i % 2 == 0 ? jj : TN - 1 - jj;
-        sums[i][j] = fma(a[i], b[j], sums[i][j]);
-      }
+  int row = grid_row(GRID_COLUMNS), column = grid_column(GRID_COLUMNS);
+  for (int d = 0; d < BK; d += 4) {
+    vec4 y[TN];
+    for (int j = 0; j < TN; ++j) y[j] = tile_b[pair][d * QUAD_LINE + place_b(j) + column];
+    for (int e = 0; e < 4; ++e) {
+      float x[TM];
+      for (int i = 0; i < TM; ++i) x[i] = tile_a[pair][(d + e) * (BM / 4) + i / 4 * GRID_ROWS + row][i % 4];
+      for (int i = 0; i < TM; ++i)
+        for (int jj = 0; jj < TN; ++jj) {
+          int j = i % 2 == 0 ? jj : TN - 1 - jj;
+          sums[i][j] = fma(x[i], BY_CHANNELS ? y[j][e] : y[j / 4 * 4 + e][j % 4], sums[i][j]);
+        }
+    }
   }
 }
 
 #define SLOTS (PASSES_B > 4 ? PASSES_B : 4)
 
-// Index of a pixel's channel 0 of the group; -1 past the last pixel. NCHW: four neighbouring pixels, NHWC: PASSES_B.
+// Index of a pixel's channel 0 of the group. NCHW: four neighbouring pixels, NHWC: PASSES_B.
 int pixel_at[SLOTS];
 
 int find_pixel(Tile tile, int index) {
-  if (index >= pixel_count()) return -1;
-  Pixel pixel = make_pixel(index);
+  Pixel pixel = make_pixel(min(index, pixel_count() - 1));  // what is past the last pixel is never stored
   return src_index(pixel.image, tile.group * channels_per_group(), pixel.y, pixel.x);
 }
 
@@ -78,48 +80,41 @@ void find_pixels(Tile tile) {
   }
 }
 
-#if !SRC_VEC4
-float load(int at, int c) {
-  float value = 0.0;
-  if (at >= 0 && c < channels_per_group()) value = src[at + c * channel_step()];
-  return value;
-}
-#endif
+// Channels past the group's last one are loaded from its first and become zero where they are put: a choice made here
+// would wait for what is loaded, with all multiply-adds of the step before it (bench/NOTES.md).
+bool loads(int c) { return WHOLE_STEPS == 1 || c < channels_per_group(); }
+int load_index(int at, int c) { return at + (loads(c) ? c : 0) * channel_step(); }
 
-void fetch_src(int c) {
+// The first of those that an invocation stages in a pass of the step from channel c on.
+int staged_channel(int c, int pass) {
+  return NHWC == 1 ? c + local_index() % QUADS_BK * 4 : c + local_index() / QUADS_BN + pass * (LOCAL / QUADS_BN);
+}
+
+void fetch_src(int step) {
   for (int pass = 0; pass < PASSES_B; ++pass) {
-    int channel = NHWC == 1 ? c + local_index() % QUADS_BK * 4 : c + local_index() / QUADS_BN + pass * (LOCAL / QUADS_BN);
+    int c = staged_channel(step * BK, pass);
 #if SRC_VEC4
-    int at = NHWC == 1 ? pixel_at[pass] : pixel_at[0];
-    stage_b[pass] = vec4(0.0);
-    if (at >= 0 && channel < channels_per_group()) stage_b[pass] = src4[(at + channel * channel_step()) >> 2];
+    stage_b[pass] = src4[load_index(NHWC == 1 ? pixel_at[pass] : pixel_at[0], c) >> 2];
 #else
-    if (NHWC == 1) {
-      int at = pixel_at[pass];
-      stage_b[pass] = vec4(load(at, channel), load(at, channel + 1), load(at, channel + 2), load(at, channel + 3));
-    } else {
-      stage_b[pass] = vec4(load(pixel_at[0], channel), load(pixel_at[1], channel), load(pixel_at[2], channel),
-                           load(pixel_at[3], channel));
-    }
+    for (int i = 0; i < 4; ++i)
+      stage_b[pass][i] = src[NHWC == 1 ? load_index(pixel_at[pass], c + i) : load_index(pixel_at[i], c)];
 #endif
   }
 }
 
-void put_src(int pair) {
+void put_src(int pair, int step) {
   for (int pass = 0; pass < PASSES_B; ++pass) {
-    if (NHWC == 1) {
-      int pixel = local_index() / QUADS_BK + pass * (LOCAL / QUADS_BK), channel = local_index() % QUADS_BK * 4;
-      for (int i = 0; i < 4; ++i)
-        tile_b[pair][(channel + i) * QUADS_BN + pixel / 4][pixel % 4] = stage_b[pass][i];
-    } else {
-      tile_b[pair][local_index() + pass * LOCAL] = stage_b[pass];
-    }
+    vec4 x = stage_b[pass];
+    int c = staged_channel(step * BK, pass);
+    for (int i = 0; i < 4; ++i)
+      if (!loads(NHWC == 1 ? c + i : c)) x[i] = 0.0;
+    tile_b[pair][staged_place(pass)] = x;
   }
 }
 
 void fetch(Tile tile, int step) {
   fetch_filters(tile, step * BK);
-  fetch_src(step * BK);
+  fetch_src(step);
 }
 
 int depth() { return padded_channels(); }
@@ -130,14 +125,14 @@ void multiply_steps_of(Tile tile, int begin, int end) {
     for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
   fetch(tile, begin);
   put_filters(0);
-  put_src(0);
+  put_src(0, begin);
   sync_tiles();
   for (int step = begin + 1; step <= end; step += 2) {  // two at a time: which shared tile is known at compile time
     if (step < end) fetch(tile, step);
     multiply(0);
     if (step < end) {
       put_filters(1);
-      put_src(1);
+      put_src(1, step);
     }
     sync_tiles();
     if (step == end) break;
@@ -145,7 +140,7 @@ void multiply_steps_of(Tile tile, int begin, int end) {
     multiply(1);
     if (step + 1 < end) {
       put_filters(0);
-      put_src(0);
+      put_src(0, step + 1);
     }
     sync_tiles();
   }

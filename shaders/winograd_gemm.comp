@@ -21,6 +21,7 @@
 #define ROWS (BM / TM)
 #define COLUMNS (BN / TN)
 #include "winograd.glsl"
+#include "work_group.glsl"
 
 layout(std430, binding = 0) readonly restrict buffer V { vec4 v[]; };   // [tile block][C][point][BN/4]
 layout(std430, binding = 1) readonly restrict buffer U { vec4 u[]; };   // [point][filter block][C][BM/4]
@@ -74,11 +75,6 @@ void fetch() {
       }                                                                              \
   }
 
-int local_index() { return int(gl_LocalInvocationIndex); }
-void sync_tiles() {
-  memoryBarrierShared();
-  barrier();
-}
 #if SHARES
 #include "share_depth.glsl"
 #endif
@@ -103,7 +99,7 @@ Product make_product(int index) {
 void multiply_steps(int tile, int begin, int end) {
   Product product = make_product(tile);
   uint local = gl_LocalInvocationIndex, channel = uint(begin * BK);
-  uint row = local / uint(COLUMNS), column = local % uint(COLUMNS);
+  uint row = uint(grid_row(COLUMNS)), column = uint(grid_column(COLUMNS));
   for (int i = 0; i < PASSES_A; ++i)
     at_a[i] = ((product.point * uint(conv.k_padded / BM) + product.filter_block) * uint(conv.c_padded) + channel) *
                   uint(BM / 4) +
@@ -135,7 +131,7 @@ void multiply_steps(int tile, int begin, int end) {
 
 void store_tile(int tile) {
   Product product = make_product(tile);
-  uint row = gl_LocalInvocationIndex / uint(COLUMNS), column = gl_LocalInvocationIndex % uint(COLUMNS);
+  uint row = uint(grid_row(COLUMNS)), column = uint(grid_column(COLUMNS));
   // One index and constants from here on: cheaper than an index a row.
   uint to = ((product.tile_block * uint(conv.k_padded) + product.filter_block * uint(BM) + row * 4u) * uint(POINTS) +
              product.point) *

@@ -38,6 +38,35 @@ TEST(DriverTurns, OneAtATimeAndEverybodysComes) {
   for (const int count : taken) EXPECT_GT(count, 3);
 }
 
+TEST(DriverTurns, FirstComeFirstServed) {
+  DriverTurns turns;
+  const std::array<int, 4> who = {};
+  int in_time = 0;
+  for (int round = 0; round < 50; ++round) {
+    ASSERT_TRUE(turns.take(&who[0]));
+    std::vector<std::size_t> order;  // written by whose turn it is
+    std::atomic<bool> late = false;  // a busy machine: somebody's patience ended
+    std::vector<std::thread> threads;
+    for (std::size_t i = 1; i < who.size(); ++i) {
+      threads.emplace_back([&, i] {
+        if (!turns.take(&who[i])) {
+          late = true;
+          return;
+        }
+        order.push_back(i);
+        turns.leave(&who[i]);
+      });
+      while (turns.waiting() < i && !late) std::this_thread::yield();
+    }
+    turns.leave(&who[0]);
+    for (std::thread& thread : threads) thread.join();
+    if (late) continue;
+    ++in_time;
+    EXPECT_EQ(order, (std::vector<std::size_t>{1, 2, 3}));
+  }
+  EXPECT_GT(in_time, 0);
+}
+
 TEST(DriverTurns, LastUntilAnotherWaits) {
   DriverTurns turns;
   const int a = 0, b = 0;

@@ -21,9 +21,9 @@ constexpr GLuint64 kFenceSlice_ns = 50'000;
 // How long it sleeps between two looks at a fence, with Polling::outside.
 constexpr auto kNap = std::chrono::microseconds(20);
 
-// Turns in the driver: many calls, but short beside the work that a device has in its queue meanwhile. Longer ones
-// gained nothing (bench/NOTES.md, four H200).
-constexpr auto kTurn = std::chrono::microseconds(100);
+// Turns in the driver: many calls, but short beside the work that a device has in its queue meanwhile, so the first
+// ones, when it has little, shorter. Longer ones gained nothing (bench/NOTES.md, four H200).
+constexpr auto kFirstTurn = std::chrono::microseconds(20), kTurn = std::chrono::microseconds(100);
 
 // The longest between two looks at a fence while other contexts enqueue.
 constexpr auto kLookLatest = std::chrono::milliseconds(1);
@@ -340,6 +340,7 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
   prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);  // 1 us: by default Linux makes a nap 50 us longer
   GlState state{egl_->gl, info_};
   DriverTurns& turns = DriverTurns::instance();
+  auto turn = kFirstTurn;
   std::unique_lock lock(mutex_);
   while (alive_) {
     bool awaited = false;
@@ -354,9 +355,12 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
       else
         turns.leave(this);
       run(std::move(item), state);
-      const bool over = turns.over(this, kTurn);
+      const bool over = turns.over(this, turn);
       if (++unflushed_ >= kFlushJobs || over) flush(state);
-      if (over) turns.leave(this);
+      if (over) {
+        turns.leave(this);
+        turn = std::min(2 * turn, kTurn);
+      }
       lock.lock();
     }
     if (!fenced_.empty() && (queue_.empty() || unflushed_ == 0 || awaited)) {
@@ -373,6 +377,7 @@ void GlContext::loop(const EglDevice& device, const std::shared_ptr<GlContext>& 
       turns.leave(this);
       if (closing_) break;
       wake_.wait(lock, [&] { return !alive_ || closing_ || !queue_.empty(); });
+      turn = kFirstTurn;
     }
   }
   alive_ = false;

@@ -72,6 +72,9 @@ bool depthwise_fits(const Conv2dDesc& desc);
 std::string depthwise_suffix(const TileSizes& tile);
 Blocking depthwise_blocking(const Conv2dDesc& desc, const TileSizes& tile);
 Defines depthwise_defines(const Conv2dDesc& desc, const TileSizes& tile, const GlInfo& info);
+bool depthwise_nhwc_fits(const Conv2dDesc& desc);
+Blocking depthwise_nhwc_blocking(const Conv2dDesc& desc, const TileSizes& tile);
+Defines depthwise_nhwc_defines(const Conv2dDesc& desc, const TileSizes& tile, const GlInfo& info);
 
 /// winograd.cpp: tile = {BM, BN, BK, TM, TN, outputs a Winograd tile and axis}.
 bool winograd_fits(const Conv2dDesc& desc);

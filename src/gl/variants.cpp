@@ -74,12 +74,18 @@ void add_gemm_defines(Defines& defines, const Conv2dDesc& d, const TileSizes& t,
   if (t[5] > 0) defines.emplace_back("ROLLED", std::to_string(t[5]));
   if (dst_aligned(d)) defines.emplace_back("DST_VEC4", "1");
   if (channels_per_group(d) % t[2] == 0) defines.emplace_back("WHOLE_STEPS", "1");
-  if (info.vendor == Vendor::nvidia) defines.emplace_back("UNROLL", "1");
+  if (info.vendor == Vendor::nvidia) defines.insert(defines.end(), {{"UNROLL", "1"}, {"FENCE", "0"}});
   if (!shares) defines.emplace_back("SHARES", "0");
+}
+
+// B of gemm_tile.glsl has lines of one vec4 more where it is staged by channels.
+std::uint32_t line_bytes(const Conv2dDesc& d, const TileSizes& t) {
+  return d.layout == Layout::nhwc ? static_cast<std::uint32_t>(2 * 16 * t[2]) : 0;
 }
 
 Blocking gather_blocking(const Conv2dDesc& d, const TileSizes& t) {
   Blocking b = gemm_blocking(d, t);
+  b.shared_bytes += line_bytes(d, t);
   if (d.r * d.s > 1) b.shared_bytes += static_cast<std::uint32_t>(16 * t[1]);  // slots: a struct takes up to 16 bytes
   return b;
 }
@@ -101,6 +107,7 @@ Defines medium_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& in
 
 Blocking pointwise_blocking(const Conv2dDesc& d, const TileSizes& t) {
   Blocking b = gemm_blocking(d, t);
+  b.shared_bytes += line_bytes(d, t);
   b.shares = b.invocations == 128;
   return b;
 }
@@ -198,11 +205,12 @@ Blocking winograd_blocking(const Conv2dDesc&, const TileSizes& t) {
           .batches = static_cast<double>(core::winograd_points(t[5]))};
 }
 std::string winograd_suffix(const TileSizes& t) { return sizes({t[0], t[1], t[2]}) + "." + sizes({t[3], t[4]}); }
-Defines winograd_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&) {
+Defines winograd_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo& info) {
   Defines defines = {{"LOCAL", std::to_string(t[0] / t[3] * (t[1] / t[4]))},
                      {"SHARES", winograd_blocking(d, t).shares ? "1" : "0"}};
   constexpr const char* names[] = {"BM", "BN", "BK", "TM", "TN", "OUT"};
   for (std::size_t i = 0; i < std::size(names); ++i) defines.emplace_back(names[i], std::to_string(t[i]));
+  if (info.vendor == Vendor::nvidia) defines.emplace_back("FENCE", "0");
   return defines;
 }
 
@@ -270,6 +278,9 @@ const std::vector<Variant>& variants() {
         {{64, 32, 32, 4, 4}, 0.30}, {{32, 64, 32, 4, 4}, 0.30}}},
       {"depthwise", "depthwise.comp", depthwise_fits, depthwise_blocking, depthwise_suffix, depthwise_defines,
        {{{3, 1}, 0.20}, {{4, 1}, 0.19}, {{7, 1}, 0.19}, {{14, 1}, 0.18}, {{2, 1}, 0.18}, {{7, 8}, 0.17}}},
+      {"depthwise_nhwc", "depthwise.comp", depthwise_nhwc_fits, depthwise_nhwc_blocking, depthwise_suffix,
+       depthwise_nhwc_defines,
+       {{{7, 1}, 0.20}, {{4, 1}, 0.19}, {{4, 2}, 0.19}, {{7, 2}, 0.18}, {{2, 2}, 0.18}, {{2, 1}, 0.17}, {{14, 1}, 0.17}}},
       {"few_channels", "few_channels.comp", few_channels_fits, few_blocking, few_suffix, few_defines,
        {{{16, 4}, 0.40}, {{32, 2}, 0.38}}},
       {"lds_64", "lds_64.comp", always, gather_blocking, gemm_suffix, gather_defines,

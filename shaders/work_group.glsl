@@ -1,0 +1,22 @@
+// What the invocations of a GEMM's work group are to one another.
+#ifndef FENCE
+#define FENCE 1  // 0: barrier() alone orders shared memory, as the reference says; NVIDIA's fence waits for more (4 to 8 %)
+#endif
+
+int local_index() { return int(gl_LocalInvocationIndex); }
+
+void sync_tiles() {
+#if FENCE
+  memoryBarrierShared();
+#endif
+  barrier();
+}
+
+// The part of a tile that an invocation owns: they form a grid of `columns` and an even number of rows. Two rows alternate
+// from one invocation to the next, columns from every second to the next: of four neighbours two read the same filters
+// and two the same pixels, which NVIDIA's shared memory serves together.
+int grid_row(int columns) {
+  uint pair = gl_LocalInvocationIndex / 2u;
+  return int(pair / uint(columns) * 2u + gl_LocalInvocationIndex % 2u);
+}
+int grid_column(int columns) { return int(gl_LocalInvocationIndex / 2u % uint(columns)); }

@@ -1,6 +1,8 @@
 // What the invocations of a GEMM's work group are to one another.
+// barrier() alone orders what the invocations of a work group wrote, says its reference page. Not every compiler was tried;
+// NVIDIA's was, and makes of the fence beside it a wait for more (1 to 7 %, bench/NOTES.md).
 #ifndef FENCE
-#define FENCE 1  // 0: barrier() alone orders shared memory, as the reference says; NVIDIA's fence waits for more (4 to 8 %)
+#define FENCE 1  // 0: only barrier()
 #endif
 
 int local_index() { return int(gl_LocalInvocationIndex); }

@@ -14,6 +14,7 @@
 #include "conformance.hpp"
 #include "cpu/algorithm.hpp"
 #include "cpu/cpu_probe.hpp"
+#include "cpu/kernels/winograd_kernels.hpp"
 
 namespace convrt::test {
 namespace {
@@ -26,11 +27,14 @@ Conv2dDesc described(const char* problem, Layout layout) {
   return d;
 }
 
-cpu::Variant variant(cpu::Isa isa, int tile) {
+// `parts`: into which the filters of a register tile are cut.
+cpu::Variant variant(cpu::Isa isa, int tile, int parts = 1) {
+  const cpu::WinogradForm& form = cpu::winograd_kernels(isa)->f4x4_nchw;  // all forms have the same panels
   cpu::Variant v;
   v.name = "cpu.winograd_f" + std::to_string(tile) + "x" + std::to_string(tile) + "." + to_string(isa);
   v.isa = isa;
   v.rows = tile;
+  v.vectors = form.panel / form.filter_step / parts;
   return v;
 }
 
@@ -233,7 +237,7 @@ TEST_P(Winograd, NanStaysInItsTiles) {
     }
 }
 
-// Blocks and splits of every team give the same bits, also with more threads than pieces.
+// Blocks and splits of every team give the same bits, also with more threads than pieces, and so do narrower panels.
 TEST_P(Winograd, BitsDoNotDependOnThreads) {
   for (const char* problem : {"n1c64h28w28k96r3s3ph1pw1", "n1c128h7w7k160r3s3ph1pw1", "n2c32h30w31k32r3s3ph1pw1g2"})
     for (const Layout layout : {Layout::nchw, Layout::nhwc})
@@ -243,9 +247,31 @@ TEST_P(Winograd, BitsDoNotDependOnThreads) {
         Random random(seed_for(d, seed()));
         const Floats src = source(d, patterns().back(), random), weights = filters(d, patterns().back(), random);
         const Floats alone = run(v, d, src, weights, 1);
-        for (const int threads : {2, 3, 8, 16})
+        for (const int threads : {2, 3, 8, 16}) {
           EXPECT_EQ(run(v, d, src, weights, threads), alone) << v.name << " " << d.str();
+          if (v.vectors % 2 != 0) continue;
+          const cpu::Variant halved = variant(GetParam(), tile, 2);
+          EXPECT_EQ(run(halved, d, src, weights, threads), alone) << v.name << ", half panels " << d.str();
+        }
       }
+}
+
+// A thread of 16 has a quarter of 9.4 MB of weights in whole panels, an eighth in half ones.
+TEST(WinogradPanels, AreHalvedWhereALargeTeamsWeightsThenFitItsL2) {
+  cpu::CpuInfo info = cpu::cpu_info();
+  const cpu::WinogradKernels* kernels = cpu::winograd_kernels(cpu::Isa::avx512);
+  if (kernels == nullptr) GTEST_SKIP() << "no kernels for AVX-512";
+  info.isas = {cpu::Isa::avx512};
+  const Conv2dDesc d = Conv2dDesc::parse("n1c256h14w14k256r3s3ph1pw1");
+  const int whole = kernels->f4x4_nchw.panel / kernels->f4x4_nchw.filter_step;
+  const auto vectors = [&](std::size_t l2_bytes, int threads) {
+    info.l2_bytes = l2_bytes;
+    return cpu::winograd.variants(d, info, threads).front().vectors;
+  };
+  EXPECT_EQ(vectors(2 << 20, 16), whole / 2);
+  EXPECT_EQ(vectors(2 << 20, 1), whole) << "no team";
+  EXPECT_EQ(vectors(8 << 20, 16), whole) << "they fit anyway";
+  EXPECT_EQ(vectors(512 << 10, 16), whole) << "nor do half panels fit";
 }
 
 std::vector<cpu::Isa> vector_isas() {

@@ -68,8 +68,9 @@ struct Cut {
 // (measured).
 constexpr double kCachedWeight = 2, kWeight = 8;
 
-Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles, int m, int groups, int threads) {
-  const int panels = static_cast<int>(ceil_div(s.k, form.panel));
+Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles, int m, int groups, int panel,
+             int threads) {
+  const int panels = static_cast<int>(ceil_div(s.k, panel));
   // Of an average tile: those at the edges that stick out lack as many as they lack rows and columns.
   const double points = static_cast<double>(s.p + 2 * s.tiles_h) / s.tiles_h * (s.q + 2 * s.tiles_w) / s.tiles_w;
   // Blocks of whole segments share most columns; finer ones are for teams that whole segments would leave unequal.
@@ -87,13 +88,32 @@ Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tile
         const std::int64_t pieces = ceil_div(cut.blocks * pieces_per_block, threads);  // of the busiest thread
         const auto busy_tiles =
             static_cast<double>(std::min(ceil_div(cut.steps * pieces, cut.blocks) * step, tiles * pieces_per_block));
-        const double filters = std::min<double>(s.k, static_cast<double>(ceil_div(panels, splits)) * form.panel);
+        const double filters = std::min<double>(s.k, static_cast<double>(ceil_div(panels, splits)) * panel);
         cut.multiply_adds = busy_tiles * points * (s.c * filters + 15 * (s.c + filters));
         cut.weights_read = static_cast<double>(pieces) * core::winograd_points(m) * s.c * filters;
         cut.cost = cut.multiply_adds + kWeight * cut.weights_read;
         if (best.cost == 0 || cut.cost < best.cost) best = cut;
       }
   return best;
+}
+
+// Half a register tile of filters takes this many times as long as half the time of a whole one.
+constexpr double kHalfPanel = 1.08;
+
+// Filters of a panel: as many as a register tile has, or half as many where a large team can then divide the filters so
+// finely that a thread's weights stay in its L2, and could not before.
+int best_panel(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles, int m, int groups, int threads,
+               std::size_t l2_bytes) {
+  constexpr int kLeastHalf = 2 * kFilterLine;  // narrower, sums would wait for one another
+  const int half = form.panel / 2;
+  if (half < kLeastHalf || threads <= 2) return form.panel;
+  const auto stays = [&](const Cut& cut) {
+    return cut.weights_read * sizeof(float) <= 0.6 * static_cast<double>(l2_bytes);
+  };
+  const Cut whole = cut_work(form, s, tiles, m, groups, form.panel, threads);
+  const Cut halved = cut_work(form, s, tiles, m, groups, half, threads);
+  if (stays(whole) || !stays(halved)) return form.panel;
+  return halved.cost + (kHalfPanel - 1) * halved.multiply_adds < whole.cost ? half : form.panel;
 }
 
 std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int threads) {
@@ -108,10 +128,13 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
       variant.name = std::string(m == 4 ? "cpu.winograd_f4x4." : "cpu.winograd_f2x2.") + to_string(isa);
       variant.isa = isa;
       variant.rows = m;
-      variant.vectors = 1;
+      const WinogradForm& form = form_of(desc, isa, m);
       const WinogradShape s = shape_of(desc, m);
+      const std::int64_t tiles = tile_count(s, desc.n);
       const int team = useful_threads(desc.flops(), threads);
-      const Cut cut = cut_work(form_of(desc, isa, m), s, tile_count(s, desc.n), m, desc.groups, team);
+      const int panel = best_panel(form, s, tiles, m, desc.groups, team, info.l2_bytes);
+      variant.vectors = panel / form.filter_step;  // of a weight panel
+      const Cut cut = cut_work(form, s, tiles, m, desc.groups, panel, team);
       const double packed = core::winograd_points(m) * static_cast<double>(desc.weights_size()) / 9 * sizeof(float);
       const double weight = packed < 0.6 * static_cast<double>(info.l3_bytes) ? kCachedWeight : kWeight;
       variant.cost_ms = predicted_ms(info, isa, 2 * (cut.multiply_adds + weight * cut.weights_read), 0.93, 1) +
@@ -121,6 +144,8 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
   }
   return found;
 }
+
+int panel_of(const WinogradForm& form, const Variant& variant) { return variant.vectors * form.filter_step; }
 
 // `count` filters, `step` floats apart, of which only `exist` are there; the others count as zeros.
 void pack_filters(const WinogradForm& form, const float* weights, std::ptrdiff_t step, int count, std::ptrdiff_t exist,
@@ -139,17 +164,18 @@ AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<con
   const WinogradForm& form = form_of(desc, variant.isa, m);
   const std::ptrdiff_t c_end = desc.c / desc.groups, k_end = desc.k / desc.groups;
   const std::ptrdiff_t padded_k = ceil_div(k_end, form.filter_step) * form.filter_step;
-  const std::ptrdiff_t point_floats = c_end * padded_k, panels = ceil_div(k_end, form.panel);
+  const std::ptrdiff_t panel = panel_of(form, variant);
+  const std::ptrdiff_t point_floats = c_end * padded_k, panels = ceil_div(k_end, panel);
   AlignedFloats packed(static_cast<std::size_t>(desc.groups * core::winograd_points(m) * point_floats));
   const std::ptrdiff_t parts = ceil_div(c_end, kPackedChannels);
   const int points = core::winograd_points(m);
   // Points often lie a multiple of 256 KiB apart, in one set of every cache: they are staged a line more than a power
   // of two apart.
-  const std::ptrdiff_t stage_step = kPackedChannels * form.panel + kFilterLine;
+  const std::ptrdiff_t stage_step = kPackedChannels * panel + kFilterLine;
   const AlignedFloats stages(static_cast<std::size_t>(threads * points * stage_step));
   const auto pack_part = [&](std::ptrdiff_t task, float* stage) {
-    const std::ptrdiff_t group = task / parts / panels, first = task / parts % panels * form.panel;
-    const std::ptrdiff_t width = std::min<std::ptrdiff_t>(form.panel, padded_k - first);
+    const std::ptrdiff_t group = task / parts / panels, first = task / parts % panels * panel;
+    const std::ptrdiff_t width = std::min<std::ptrdiff_t>(panel, padded_k - first);
     const std::ptrdiff_t begin = task % parts * kPackedChannels, end = std::min(c_end, begin + kPackedChannels);
     for (std::ptrdiff_t i = 0, count = 0; i < width; i += count) {
       count = width - i >= kFilterLine ? kFilterLine : kFilterQuad;
@@ -193,7 +219,8 @@ void run_pieces(const Run& run, const WinogradForm& form, const WinogradShape& s
   const int m = run.variant.rows;
   const std::int64_t tiles = tile_count(s, run.desc.n);
   const Scratch scratch(form, s, tiles);
-  const int panels = static_cast<int>(ceil_div(s.k, form.panel));
+  const int panel = panel_of(form, run.variant);
+  const int panels = static_cast<int>(ceil_div(s.k, panel));
   const std::ptrdiff_t group_weights =
       std::ptrdiff_t{core::winograd_points(m)} * s.c * ceil_div(s.k, form.filter_step) * form.filter_step;
   const bool planes = run.desc.layout == Layout::nchw;
@@ -207,6 +234,7 @@ void run_pieces(const Run& run, const WinogradForm& form, const WinogradShape& s
     const WinogradTask task = {s,
                                first,
                                static_cast<int>(last - first),
+                               panel,
                                panels * split / cut.splits,
                                panels * (split + 1) / cut.splits,
                                run.weights + group * group_weights,
@@ -228,7 +256,7 @@ void execute(const Run& run) noexcept {
   const WinogradShape s = shape_of(run.desc, m);
   const std::int64_t tiles = tile_count(s, run.desc.n);
   const int wanted = useful_threads(run.desc.flops(), run.threads);
-  const Cut cut = cut_work(form, s, tiles, m, run.desc.groups, wanted);
+  const Cut cut = cut_work(form, s, tiles, m, run.desc.groups, panel_of(form, run.variant), wanted);
   const std::int64_t pieces = cut.blocks * cut.splits * run.desc.groups;
   const std::size_t scratch_per_thread = Scratch(form, s, tiles).all();
   for_each_share(wanted, pieces, [&](std::int64_t begin, std::int64_t end, int thread) {

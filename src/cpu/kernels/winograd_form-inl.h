@@ -30,9 +30,8 @@ template <int m, bool kPlanes>
 class Winograd {
   using T = Tile<m>;
   static constexpr int kPoints = T::kPoints, kPanel = kFilterVectors * kLanes;
-  static constexpr int kSlices = std::max(1, kPanel / kLineFloats);  // cache lines of a panel per channel
-  static constexpr int kSegmentTiles = 56 / m;                       // neighbours that share columns
-  static constexpr std::ptrdiff_t kCachedWeights = 2 << 20;          // floats; more may not stay in L3
+  static constexpr int kSegmentTiles = 56 / m;               // neighbours that share columns
+  static constexpr std::ptrdiff_t kCachedWeights = 2 << 20;  // floats; more may not stay in L3
   static constexpr int kLine = 80;  // floats of a staged row: a segment, its neighbours, and off the 4 KiB
 
   static std::ptrdiff_t padded(int channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
@@ -290,11 +289,12 @@ class Winograd {
   static void multiply_panel(const WinogradTask& task, const Order& order, int panel, int vectors) {
     const WinogradShape& s = task.shape;
     const std::ptrdiff_t panel_stride = std::ptrdiff_t{vectors} * kLanes, row = v_row(s.c);
+    const int lines = std::max(1, task.panel / kLineFloats);  // of a panel, per channel
     // Weights in the order of use: channels kDepth at a time, then points, then the next panel.
     const int chunks = (s.c + kDepth - 1) / kDepth, steps = kPoints * kPoints * chunks;
     const auto weights = [&](int step) {
       const std::ptrdiff_t point = step % steps / chunks, c = std::ptrdiff_t{step % chunks} * kDepth;
-      return task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel + step / steps} * kPanel) +
+      return task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel + step / steps} * task.panel) +
              c * panel_stride;
     };
     // Memory is too far away to ask for them one step ahead.
@@ -303,7 +303,7 @@ class Winograd {
     for (int point = 0; point < kPoints * kPoints; ++point) {
       const auto [first, last] = order.with_point(s, point / kPoints, point % kPoints);
       const int tiles = last - first, groups = (tiles + kTileRows - 1) / kTileRows;  // of nearly equal size
-      const int slices = (kSlices + groups - 1) / std::max(1, groups);               // fetched by each row group
+      const int slices = (lines + groups - 1) / std::max(1, groups);                 // fetched by each row group
       const float* v = task.v + point * v_stride(s.c, task.tiles);
       float* out = task.m + point * kLanes;
       for (int chunk = 0; chunk < chunks; ++chunk) {
@@ -313,7 +313,7 @@ class Winograd {
         for (int group = 0; group < groups; ++group) {
           const std::ptrdiff_t slice = depth * kLineFloats;
           const int t = first + tiles * group / groups, rows = first + tiles * (group + 1) / groups - t;
-          const int fetched = group * slices < kSlices ? slices : 0;
+          const int fetched = group * slices < lines ? slices : 0;
           const Rows a = {
               v + t * row + c,  row, next + group * slices * slice, after + group * slices * slice, slice, fetched,
               far ? fetched : 0};
@@ -455,7 +455,7 @@ class Winograd {
     const Order order(task);
     clear_missing(task, order);
     for (int panel = task.panel_begin; panel < task.panel_end; ++panel) {
-      const int k_begin = panel * kPanel, filters = std::min(kPanel, task.shape.k - k_begin);
+      const int k_begin = panel * task.panel, filters = std::min(task.panel, task.shape.k - k_begin);
       multiply_panel(task, order, panel, static_cast<int>(padded(filters) / kLanes));
       finish_panel(task, order, k_begin, filters);
     }

@@ -37,7 +37,8 @@ struct WinogradTask {
   const WinogradShape& shape;
   std::int64_t first_tile;
   int tiles;                   ///< at most kWinogradTiles
-  int panel_begin, panel_end;  ///< weight panels of WinogradForm::panel filters
+  int panel;                   ///< filters of a weight panel
+  int panel_begin, panel_end;  ///< weight panels
   const float* weights;        ///< [points][panel][c][filter of the panel]; the last panel may be narrower
   const float* bias;           ///< [k]
   const float* src;
@@ -50,8 +51,8 @@ struct WinogradTask {
 /// The kernels of one tile size in one layout, with the sizes their caller must know.
 struct WinogradForm {
   int segment_tiles;  ///< most neighbours of a tile row that are transformed together
-  int panel;          ///< filters of a weight panel
-  int filter_step;    ///< k is padded to a multiple of this
+  int panel;          ///< most filters of a weight panel, as many as a register tile
+  int filter_step;    ///< k is padded to a multiple of this, and so is a panel
   /// kFilterLine or kFilterQuad filters [3][3], `step` floats apart, each rounded once, to[point * stride + filter].
   void (*transform_filters)(const float* weights, std::ptrdiff_t step, int count, float* to, std::ptrdiff_t stride);
   std::size_t (*v_floats)(int c, int tiles);

@@ -62,11 +62,12 @@ void multiply(int pair) {
 
 #define SLOTS (PASSES_B > 4 ? PASSES_B : 4)
 
-// Index of a pixel's channel 0 of the group. NCHW: four neighbouring pixels, NHWC: PASSES_B.
+// Index of a pixel's channel 0 of the group; -1 past the last pixel. NCHW: four neighbouring pixels, NHWC: PASSES_B.
 int pixel_at[SLOTS];
 
 int find_pixel(Tile tile, int index) {
-  Pixel pixel = make_pixel(min(index, pixel_count() - 1));  // what is past the last pixel is never stored
+  if (index >= pixel_count()) return -1;
+  Pixel pixel = make_pixel(index);
   return src_index(pixel.image, tile.group * channels_per_group(), pixel.y, pixel.x);
 }
 
@@ -80,41 +81,42 @@ void find_pixels(Tile tile) {
   }
 }
 
-// Channels past the group's last one are loaded from its first and become zero where they are put: a choice made here
-// would wait for what is loaded, with all multiply-adds of the step before it (bench/NOTES.md).
-bool loads(int c) { return WHOLE_STEPS == 1 || c < channels_per_group(); }
-int load_index(int at, int c) { return at + (loads(c) ? c : 0) * channel_step(); }
-
-// The first of those that an invocation stages in a pass of the step from channel c on.
-int staged_channel(int c, int pass) {
-  return NHWC == 1 ? c + local_index() % QUADS_BK * 4 : c + local_index() / QUADS_BN + pass * (LOCAL / QUADS_BN);
+// Zeros are chosen right where elements are loaded: unlike in gather.glsl, choosing them later, or loading without a
+// condition, took this walk 9 % longer (bench/NOTES.md).
+#if !SRC_VEC4
+float load(int at, int c) {
+  float value = 0.0;
+  if (at >= 0 && c < channels_per_group()) value = src[at + c * channel_step()];
+  return value;
 }
+#endif
 
-void fetch_src(int step) {
+void fetch_src(int c) {
   for (int pass = 0; pass < PASSES_B; ++pass) {
-    int c = staged_channel(step * BK, pass);
+    int channel = NHWC == 1 ? c + local_index() % QUADS_BK * 4 : c + local_index() / QUADS_BN + pass * (LOCAL / QUADS_BN);
 #if SRC_VEC4
-    stage_b[pass] = src4[load_index(NHWC == 1 ? pixel_at[pass] : pixel_at[0], c) >> 2];
+    int at = NHWC == 1 ? pixel_at[pass] : pixel_at[0];
+    stage_b[pass] = vec4(0.0);
+    if (at >= 0 && channel < channels_per_group()) stage_b[pass] = src4[(at + channel * channel_step()) >> 2];
 #else
-    for (int i = 0; i < 4; ++i)
-      stage_b[pass][i] = src[NHWC == 1 ? load_index(pixel_at[pass], c + i) : load_index(pixel_at[i], c)];
+    if (NHWC == 1) {
+      int at = pixel_at[pass];
+      stage_b[pass] = vec4(load(at, channel), load(at, channel + 1), load(at, channel + 2), load(at, channel + 3));
+    } else {
+      stage_b[pass] = vec4(load(pixel_at[0], channel), load(pixel_at[1], channel), load(pixel_at[2], channel),
+                           load(pixel_at[3], channel));
+    }
 #endif
   }
 }
 
-void put_src(int pair, int step) {
-  for (int pass = 0; pass < PASSES_B; ++pass) {
-    vec4 x = stage_b[pass];
-    int c = staged_channel(step * BK, pass);
-    for (int i = 0; i < 4; ++i)
-      if (!loads(NHWC == 1 ? c + i : c)) x[i] = 0.0;
-    tile_b[pair][staged_place(pass)] = x;
-  }
+void put_src(int pair) {
+  for (int pass = 0; pass < PASSES_B; ++pass) tile_b[pair][staged_place(pass)] = stage_b[pass];
 }
 
 void fetch(Tile tile, int step) {
   fetch_filters(tile, step * BK);
-  fetch_src(step);
+  fetch_src(step * BK);
 }
 
 int depth() { return padded_channels(); }
@@ -125,14 +127,14 @@ void multiply_steps_of(Tile tile, int begin, int end) {
     for (int j = 0; j < TN; ++j) sums[i][j] = 0.0;
   fetch(tile, begin);
   put_filters(0);
-  put_src(0, begin);
+  put_src(0);
   sync_tiles();
   for (int step = begin + 1; step <= end; step += 2) {  // two at a time: which shared tile is known at compile time
     if (step < end) fetch(tile, step);
     multiply(0);
     if (step < end) {
       put_filters(1);
-      put_src(1, step);
+      put_src(1);
     }
     sync_tiles();
     if (step == end) break;
@@ -140,7 +142,7 @@ void multiply_steps_of(Tile tile, int begin, int end) {
     multiply(1);
     if (step + 1 < end) {
       put_filters(0);
-      put_src(0, step + 1);
+      put_src(0);
     }
     sync_tiles();
   }

@@ -56,7 +56,6 @@ float sums[TM][TN];
 vec4 stage_a[PASSES_A];
 vec4 stage_b[PASSES_B];
 
-
 // Where in B the staged element of a pass belongs. Unsigned: divisions by powers of two are then shifts.
 int staged_place(int pass) {
   if (!BY_CHANNELS) return local_index() + pass * LOCAL;

@@ -81,8 +81,8 @@ void find_pixels(Tile tile) {
   }
 }
 
-// Zeros are chosen right where elements are loaded: unlike in gather.glsl, choosing them later, or loading without a
-// condition, took this walk 9 % longer (bench/NOTES.md).
+// Zeros are chosen right where elements are loaded: unlike in gather.glsl, loading without a condition and choosing
+// them later took this walk 9 % longer (bench/NOTES.md).
 #if !SRC_VEC4
 float load(int at, int c) {
   float value = 0.0;

@@ -262,7 +262,7 @@ const std::vector<Variant>& variants() {
       {"pointwise", "pointwise.comp", pointwise_fits, pointwise_blocking, pointwise_suffix, pointwise_defines,
        {{{128, 128, 8, 8, 8}, 0.75}, {{64, 128, 8, 8, 8}, 0.74}, {{128, 64, 8, 8, 8}, 0.74}, {{64, 64, 8, 8, 8}, 0.70},
         {{64, 64, 8, 8, 4}, 0.68}}},
-      {"pointwise_split", "pointwise_split.comp", pointwise_fits, gemm_blocking, gemm_suffix, pointwise_split_defines,
+      {"pointwise_split", "pointwise_split.comp", pointwise_fits, gather_blocking, gemm_suffix, pointwise_split_defines,
        {{{128, 64, 8, 8, 8}, 0.69}, {{64, 64, 8, 8, 4}, 0.60}, {{64, 64, 16, 8, 4}, 0.60}, {{64, 32, 32, 4, 4}, 0.32},
         {{64, 64, 16, 4, 4, 8}, 0.47}, {{64, 32, 16, 4, 4, 8}, 0.42}, {{32, 64, 32, 4, 4, 8}, 0.36},
         {{32, 32, 32, 4, 4, 8}, 0.34}}},

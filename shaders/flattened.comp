@@ -29,7 +29,7 @@
 #define LOCAL 128  // invocations: BM/TM * BN/TN
 #endif
 #define FLATTENED
-#define BY_CHANNELS false
+#define ALONG_ROWS false  // so that a warp reads one entry of the table
 
 #include "gemm_steps.glsl"
 
@@ -49,11 +49,11 @@ void begin_src(Tile tile, int step) {
                     e < R * S * CHANNELS ? dy : FAR, dx);
   }
   for (int i = 0; i < 4; ++i) {
-    int index = tile.pixels * BN + quad_pixel(local_index() % QUADS_BN, i);
+    int index = tile.pixels * BN + quad_pixel(staged_quad(), i);
     pixels[i] = make_pixel(min(index, pixel_count() - 1));  // what is past the last pixel is never stored
     pixel_at[i] = src_index(pixels[i].image, tile.group * CHANNELS, pixels[i].y, pixels[i].x);
   }
-  row_of_depth = step * BK + local_index() / QUADS_BN;
+  row_of_depth = step * BK + staged_row();
   sync_tiles();
 }
 
@@ -61,7 +61,7 @@ bool inside[PASSES_B][4];  // what is staged; zeros are put in where it is used,
 
 void fetch_src() {
   for (int pass = 0; pass < PASSES_B; ++pass) {
-    ivec3 row = rows[row_of_depth + pass * (LOCAL / QUADS_BN)];
+    ivec3 row = rows[row_of_depth + pass * ROWS_A_PASS];
     for (int i = 0; i < 4; ++i) {
       inside[pass][i] = uint(pixels[i].y + row.y) < uint(conv.h) && uint(pixels[i].x + row.z) < uint(conv.w);
       stage_b[pass][i] = src[inside[pass][i] ? pixel_at[i] + row.x : 0];

@@ -1,7 +1,6 @@
 // B of the implicit GEMM for any filter size, stride, dilation and padding, without a division per element: what a
 // pixel needs is worked out once, what a tap needs once a tap, and a step costs one addition a pixel.
 //
-// NCHW: an invocation stages a quad of pixels for PASSES_B channels. NHWC: four channels of PASSES_B pixels.
 // POINTWISE: one tap without padding, so that every address of a pixel is inside.
 #ifndef POINTWISE
 #define POINTWISE 0
@@ -11,8 +10,6 @@
 #ifndef ONE_TAP
 #define ONE_TAP POINTWISE  // 1: R and S are 1
 #endif
-#define STAGED_PIXELS (NHWC == 1 ? PASSES_B : 4)
-#define SLOTS (PASSES_B > 4 ? PASSES_B : 4)
 #define OUTSIDE (-0x40000000)  // stays negative whatever a channel adds
 
 struct Slot {
@@ -20,17 +17,12 @@ struct Slot {
   int y, x;  // source position of tap (0, 0)
 };
 #if ONE_TAP
-Slot slots[SLOTS];  // of the pixels that this invocation stages
+Slot slots[4];  // of the pixels that this invocation stages
 #else
 shared Slot slots[BN];  // of the tile's pixels
 #endif
-int load_at[SLOTS];  // of the next step, each staged pixel; OUTSIDE in the padding
+int load_at[4];     // of the next step, each staged pixel; OUTSIDE in the padding
 int tap, channel;    // of the next step
-
-int staged_channel() { return NHWC == 1 ? local_index() % QUADS_BK * 4 : local_index() / QUADS_BN; }
-int staged_pixel(int i) {
-  return NHWC == 1 ? local_index() / QUADS_BK + i * (LOCAL / QUADS_BK) : quad_pixel(local_index() % QUADS_BN, i);
-}
 
 Slot make_slot(Tile tile, int index, int first_channel) {
 #if POINTWISE
@@ -41,7 +33,7 @@ Slot make_slot(Tile tile, int index, int first_channel) {
     Pixel pixel = make_pixel(index);
     int first = tile.group * channels_per_group() + first_channel;
 #if POINTWISE && SRC_VEC4
-    if (NHWC == 0) return Slot(src_index(pixel.image, first, 0, pixel.at), 0, 0);  // no stride: no division by rows
+    return Slot(src_index(pixel.image, first, 0, pixel.at), 0, 0);  // no stride: no division by rows
 #endif
     slot = Slot(src_index(pixel.image, first, pixel.y, pixel.x), pixel.y, pixel.x);
   }
@@ -50,19 +42,19 @@ Slot make_slot(Tile tile, int index, int first_channel) {
 
 void select_tap() {
 #if POINTWISE
-  for (int i = 0; i < SLOTS; ++i) load_at[i] = slots[i].at + channel * channel_step();
+  for (int i = 0; i < 4; ++i) load_at[i] = slots[i].at + channel * channel_step();
 #else
   int r = tap / S;
   int dy = r * DILATION_H, dx = (tap - r * S) * DILATION_W;
   int step = (dy * conv.w + dx) * column_step() + channel * channel_step();
 #if !ONE_TAP
-  step += staged_channel() * channel_step();
+  step += staged_row() * channel_step();
 #endif
-  for (int i = 0; i < STAGED_PIXELS; ++i) {
+  for (int i = 0; i < 4; ++i) {
 #if ONE_TAP
     Slot slot = slots[i];
 #else
-    Slot slot = slots[staged_pixel(i)];
+    Slot slot = slots[quad_pixel(staged_quad(), i)];
 #endif
     bool inside = uint(slot.y + dy) < uint(conv.h) && uint(slot.x + dx) < uint(conv.w);
     load_at[i] = inside ? slot.at + step : OUTSIDE;
@@ -73,7 +65,7 @@ void select_tap() {
 void begin_src(Tile tile, int step) {
   int first = tile.pixels * BN;
 #if ONE_TAP
-  for (int i = 0; i < STAGED_PIXELS; ++i) slots[i] = make_slot(tile, first + staged_pixel(i), staged_channel());
+  for (int i = 0; i < 4; ++i) slots[i] = make_slot(tile, first + quad_pixel(staged_quad(), i), staged_row());
 #else
   for (int e = local_index(); e < BN; e += LOCAL) slots[e] = make_slot(tile, first + e, 0);
   sync_tiles();
@@ -104,34 +96,23 @@ void fetch_src() {
   }
 #endif
   for (int pass = 0; pass < PASSES_B; ++pass) {
-    if (NHWC == 1) {
-      int at = load_at[pass], c = channel + staged_channel();
+    int c = channel + staged_row() + pass * ROWS_A_PASS, to = pass * ROWS_A_PASS * channel_step();
 #if SRC_VEC4
-      stage_b[pass] = src4[load_index(at, c) >> 2];
+    stage_b[pass] = src4[load_index(load_at[0] + to, c) >> 2];
 #else
-      for (int i = 0; i < 4; ++i) stage_b[pass][i] = src[load_index(at + i, c + i)];
+    for (int i = 0; i < 4; ++i) stage_b[pass][i] = src[load_index(load_at[i] + to, c)];
 #endif
-    } else {
-      int c = channel + staged_channel() + pass * (LOCAL / QUADS_BN), to = pass * (LOCAL / QUADS_BN) * channel_step();
-#if SRC_VEC4
-      stage_b[pass] = src4[load_index(load_at[0] + to, c) >> 2];
-#else
-      for (int i = 0; i < 4; ++i) stage_b[pass][i] = src[load_index(load_at[i] + to, c)];
-#endif
-    }
   }
   channel += BK;
-  for (int i = 0; i < SLOTS; ++i) load_at[i] += BK * channel_step();
+  for (int i = 0; i < 4; ++i) load_at[i] += BK * channel_step();
 }
 
 // load_at and channel are one step ahead by now, of the same tap.
 vec4 staged_src(int pass) {
   vec4 x = stage_b[pass];
   if (POINTWISE == 1 && WHOLE_STEPS == 1) return x;
-  int c = channel - BK + staged_channel() + (NHWC == 1 ? 0 : pass * (LOCAL / QUADS_BN));
-  for (int i = 0; i < 4; ++i) {
-    bool by_channels = NHWC == 1, one = by_channels || SRC_VEC4 == 1;
-    if (!loads(load_at[by_channels ? pass : one ? 0 : i], by_channels ? c + i : c)) x[i] = 0.0;
-  }
+  int c = channel - BK + staged_row() + pass * ROWS_A_PASS;
+  for (int i = 0; i < 4; ++i)
+    if (!loads(load_at[SRC_VEC4 == 1 ? 0 : i], c)) x[i] = 0.0;
   return x;
 }

@@ -76,12 +76,13 @@ void fetch(Tile tile) {
   for (int pass = 0; pass < PASSES_B; ++pass) b[staged_place(pass)] = staged_src(pass);
 
 // Row by row, pixels alternately forwards and backwards: neighbouring multiply-adds share an operand, which NVIDIA's
-// operand cache keeps.
+// operand cache keeps. The pixels of four rows are read at once: 1 % faster than row by row.
 #define MULTIPLY(a, b)                                                                               \
   for (int first = 0; first < ROUNDS; ++first)                                                       \
     for (int d = 0; d < TEXT_ROWS; d += 4) {                                                         \
       vec4 y[TN];                                                                                    \
-      for (int j = 0; j < TN; ++j) y[j] = b[(first * TEXT_ROWS + d) * QUAD_LINE + place_b(j) + column]; \
+      for (int j = 0; j < TN; ++j)                                                                   \
+        y[j] = b[(first * TEXT_ROWS + d + j % 4) * QUAD_LINE + j / 4 * GRID_COLUMNS + column];       \
       for (int e = 0; e < 4; ++e) {                                                                  \
         float x[TM];                                                                                 \
         for (int i = 0; i < TM; ++i)                                                                 \
@@ -89,7 +90,7 @@ void fetch(Tile tile) {
         for (int i = 0; i < TM; ++i)                                                                 \
           for (int jj = 0; jj < TN; ++jj) {                                                          \
             int j = i % 2 == 0 ? jj : TN - 1 - jj;                                                   \
-            sums[i][j] = fma(x[i], BY_CHANNELS ? y[j][e] : y[j / 4 * 4 + e][j % 4], sums[i][j]);     \
+            sums[i][j] = fma(x[i], y[j / 4 * 4 + e][j % 4], sums[i][j]);                             \
           }                                                                                          \
       }                                                                                              \
     }

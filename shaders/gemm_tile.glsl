@@ -37,34 +37,39 @@ layout(local_size_x = LOCAL) in;
 #define PASSES_A (VECS_A / LOCAL)
 #define PASSES_B (VECS_B / LOCAL)
 #define QUADS_BN (BN / 4)
-#define QUADS_BK (BK / 4)
-#ifndef BY_CHANNELS
-#define BY_CHANNELS (NHWC == 1)  // how an invocation stages B: channels of a pixel, or a quad of pixels
-#endif
 
-// B in shared memory: rows of BN pixels, or, where an invocation stages four channels of a pixel, as it stages them:
-// [BK / 4][pixel % 4][pixel / 4], so that neither side stores single floats (NVIDIA: 1.3 to 2.1 times as fast,
-// bench/NOTES.md). A line then has one quad more than it needs: neighbours store into different banks.
+// B in shared memory: rows of BN pixels. In either layout an invocation stages a quad of pixels of one row, and of every
+// ROWS_A_PASS-th from it on: one 128-bit store, and rows as the multiply-adds want them (bench/NOTES.md). Neighbouring
+// invocations take what are neighbours in memory: quads of a row in NCHW, rows of a quad in NHWC, where a row has a vec4
+// more than it needs so that they store into different banks.
+#ifndef ALONG_ROWS
+#define ALONG_ROWS (NHWC == 1)  // neighbouring invocations stage rows of a quad
+#endif
 #if PACKED
-#define QUAD_LINE (QUADS_BN + (BY_CHANNELS ? 1 : 0))
+#define QUAD_LINE (QUADS_BN + (ALONG_ROWS ? 1 : 0))
 #else
 #define QUAD_LINE QUADS_BN
 #endif
 #define SIZE_B (BK * QUAD_LINE)
+#define ROWS_A_PASS (LOCAL / QUADS_BN)
 
 float sums[TM][TN];
 vec4 stage_a[PASSES_A];
 vec4 stage_b[PASSES_B];
 
-// Where in B the staged element of a pass belongs. Unsigned: divisions by powers of two are then shifts.
-int staged_place(int pass) {
-  if (!BY_CHANNELS) return local_index() + pass * LOCAL;
-  uint local = gl_LocalInvocationIndex, pixel = local / uint(QUADS_BK);
-  return int((local % uint(QUADS_BK) * 4u + pixel % 4u) * uint(QUAD_LINE) + pixel / 4u) + pass * (LOCAL / QUADS_BK / 4);
+// What this invocation stages. Unsigned: divisions by powers of two are then shifts.
+int staged_row() {
+  uint local = gl_LocalInvocationIndex;
+  return int(ALONG_ROWS ? local % uint(ROWS_A_PASS) : local / uint(QUADS_BN));
 }
-// Of the four rows from one on, the jth vec4 of column 0: four rows of its pixel j by channels, else of row j % 4 the
-// pixels of its quad j / 4.
-int place_b(int j) { return j % 4 * QUAD_LINE + j / 4 * GRID_COLUMNS; }
+int staged_quad() {
+  uint local = gl_LocalInvocationIndex;
+  return int(ALONG_ROWS ? local / uint(ROWS_A_PASS) : local % uint(QUADS_BN));
+}
+int staged_place(int pass) {
+  if (!ALONG_ROWS) return local_index() + pass * LOCAL;
+  return (staged_row() + pass * ROWS_A_PASS) * QUAD_LINE + staged_quad();
+}
 int quad_pixel(int quad, int i) { return SPREAD == 1 ? quad + i * QUADS_BN : 4 * quad + i; }
 
 #if DST_VEC4

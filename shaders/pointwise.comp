@@ -1,7 +1,7 @@
 #version 430 core
 // pointwise: 1x1 filters without padding: a plain GEMM, weights[K][C] * src[C][pixels], where a stride only changes the
-// address of a pixel. Neither taps nor bounds inside an image; four pixels (NCHW, stride 1) or four channels (NHWC) a
-// load where they are aligned (SRC_VEC4).
+// address of a pixel. Neither taps nor bounds inside an image; four pixels a load where they are aligned (SRC_VEC4: NCHW,
+// stride 1).
 #ifndef BM
 #define BM 128  // filters a tile
 #endif
@@ -45,25 +45,19 @@ void put_filters(int pair) {
 // alternately forwards and backwards: neighbouring multiply-adds share an operand, which NVIDIA's operand cache keeps.
 void multiply(int pair) {
   int row = grid_row(GRID_COLUMNS), column = grid_column(GRID_COLUMNS);
-  for (int d = 0; d < BK; d += 4) {
-    vec4 y[TN];
-    for (int j = 0; j < TN; ++j) y[j] = tile_b[pair][d * QUAD_LINE + place_b(j) + column];
-    for (int e = 0; e < 4; ++e) {
-      float x[TM];
-      for (int i = 0; i < TM; ++i) x[i] = tile_a[pair][(d + e) * (BM / 4) + i / 4 * GRID_ROWS + row][i % 4];
-      for (int i = 0; i < TM; ++i)
-        for (int jj = 0; jj < TN; ++jj) {
-          int j = i % 2 == 0 ? jj : TN - 1 - jj;
-          sums[i][j] = fma(x[i], BY_CHANNELS ? y[j][e] : y[j / 4 * 4 + e][j % 4], sums[i][j]);
-        }
-    }
+  for (int d = 0; d < BK; ++d) {
+    float x[TM], y[TN];
+    for (int i = 0; i < TM; ++i) x[i] = tile_a[pair][d * (BM / 4) + i / 4 * GRID_ROWS + row][i % 4];
+    for (int j = 0; j < TN; ++j) y[j] = tile_b[pair][d * QUAD_LINE + j / 4 * GRID_COLUMNS + column][j % 4];
+    for (int i = 0; i < TM; ++i)
+      for (int jj = 0; jj < TN; ++jj) {
+        int j = i % 2 == 0 ? jj : TN - 1 - jj;
+        sums[i][j] = fma(x[i], y[j], sums[i][j]);
+      }
   }
 }
 
-#define SLOTS (PASSES_B > 4 ? PASSES_B : 4)
-
-// Index of a pixel's channel 0 of the group; -1 past the last pixel. NCHW: four neighbouring pixels, NHWC: PASSES_B.
-int pixel_at[SLOTS];
+int pixel_at[4];  // index of each staged pixel's channel 0 of the group; -1 past the last pixel
 
 int find_pixel(Tile tile, int index) {
   if (index >= pixel_count()) return -1;
@@ -72,13 +66,7 @@ int find_pixel(Tile tile, int index) {
 }
 
 void find_pixels(Tile tile) {
-  int first = tile.pixels * BN;
-  if (NHWC == 1) {
-    for (int i = 0; i < PASSES_B; ++i)
-      pixel_at[i] = find_pixel(tile, first + local_index() / QUADS_BK + i * (LOCAL / QUADS_BK));
-  } else {
-    for (int i = 0; i < 4; ++i) pixel_at[i] = find_pixel(tile, first + quad_pixel(local_index() % QUADS_BN, i));
-  }
+  for (int i = 0; i < 4; ++i) pixel_at[i] = find_pixel(tile, tile.pixels * BN + quad_pixel(staged_quad(), i));
 }
 
 // Zeros are chosen right where elements are loaded: unlike in gather.glsl, loading without a condition and choosing
@@ -93,19 +81,14 @@ float load(int at, int c) {
 
 void fetch_src(int c) {
   for (int pass = 0; pass < PASSES_B; ++pass) {
-    int channel = NHWC == 1 ? c + local_index() % QUADS_BK * 4 : c + local_index() / QUADS_BN + pass * (LOCAL / QUADS_BN);
+    int channel = c + staged_row() + pass * ROWS_A_PASS;
 #if SRC_VEC4
-    int at = NHWC == 1 ? pixel_at[pass] : pixel_at[0];
+    int at = pixel_at[0];
     stage_b[pass] = vec4(0.0);
     if (at >= 0 && channel < channels_per_group()) stage_b[pass] = src4[(at + channel * channel_step()) >> 2];
 #else
-    if (NHWC == 1) {
-      int at = pixel_at[pass];
-      stage_b[pass] = vec4(load(at, channel), load(at, channel + 1), load(at, channel + 2), load(at, channel + 3));
-    } else {
-      stage_b[pass] = vec4(load(pixel_at[0], channel), load(pixel_at[1], channel), load(pixel_at[2], channel),
-                           load(pixel_at[3], channel));
-    }
+    stage_b[pass] = vec4(load(pixel_at[0], channel), load(pixel_at[1], channel), load(pixel_at[2], channel),
+                         load(pixel_at[3], channel));
 #endif
   }
 }

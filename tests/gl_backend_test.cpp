@@ -472,7 +472,8 @@ TEST_F(GlFaults, StretchesOfEveryKindGiveTheExactSums) {
     std::uint64_t block_bytes = 1U << 27U;  // small ones: images in bands, each with stretches of its own
   };
   for (const Case& c : {Case{"n1c1600h9w12k440r1s1+relu", "gl.pointwise.64x128x8"},
-                        Case{"n1c1500h11w13k300r1s1+nhwc", "gl.pointwise.64x64x8.8x4"},
+                        Case{"n1c1500h11w13k300r1s1sh2sw2", "gl.pointwise.64x64x8.8x4"},
+                        Case{"n1c1500h11w13k300r1s1+nhwc", "gl.pointwise_split.64x64x8"},
                         Case{"n2c1700h13w11k270r1s1sh2sw2", "gl.pointwise_split.64x64x8"},
                         Case{"n1c2100h9w11k130r1s1", "gl.pointwise_split.32x32x32.rolled8"},
                         Case{"n1c170h12w14k250r3s3ph1pw1+acc", "gl.medium_128.64x64x8"},

@@ -2,11 +2,13 @@
 // depthwise: one channel a group. An invocation sums a strip of ROWS destination rows, so that a loaded src element
 // serves every row it touches; memory bandwidth is the limit. Neighbouring invocations take what neighbours in memory:
 //
-//   NCHW             WIDTH columns each (1 or 4), COLUMNS of a filter, BM filters; loads of VECTOR floats (1, 2, 4: rows
-//                    of src and dst start at multiples of that) that cover the window; needs PAD_LEFT where WIDTH is 4
-//   NHWC             one column and filter each, BM filters of a column
-//   NHWC, SRC_VEC4   WIDTH columns (1 or 2) and four filters each; needs DST_VEC4, one filter a channel
+//   NCHW             one column each, COLUMNS of a filter, BM filters; or, with VECTOR, four columns each: loads of
+//                    VECTOR floats (1, 2, 4: rows of src and dst start at multiples of that) that cover the window;
+//                    needs PAD_LEFT
+//   NHWC             WIDTH columns and one filter each, BM filters of a strip
+//   NHWC, SRC_VEC4   WIDTH columns and four filters each; needs DST_VEC4, one filter a channel
 //
+// The rows TOP .. BOTTOM-1 and columns LEFT .. RIGHT-1 of every strip's window are known to lie inside src.
 // weights, PACKED: [block][tap][BM], blocks counted over all filters.
 #pragma optionNV(unroll all)
 #ifndef R
@@ -18,8 +20,14 @@
 #ifndef STRIDE_H
 #define STRIDE_H 1
 #endif
+#ifndef STRIDE_W
+#define STRIDE_W 1
+#endif
 #ifndef DILATION_H
 #define DILATION_H 1
+#endif
+#ifndef DILATION_W
+#define DILATION_W 1
 #endif
 #ifndef BM
 #define BM 1  // filters a tile
@@ -27,11 +35,23 @@
 #ifndef ROWS
 #define ROWS 4  // destination rows an invocation
 #endif
+#ifdef VECTOR
+#define WIDTH 4
+#endif
 #ifndef WIDTH
 #define WIDTH 1  // destination columns an invocation
 #endif
-#ifndef VECTOR
-#define VECTOR 1  // floats a load and store of NCHW
+#ifndef LOADS_FIRST
+#define LOADS_FIRST 0  // 1: a strip's window is loaded whole before the first multiply-add
+#endif
+#ifndef TOP
+#define TOP 0
+#define BOTTOM 0
+#define LEFT 0
+#define RIGHT 0
+#endif
+#ifndef MULTIPLIER
+#define MULTIPLIER filters_per_group()  // filters a channel
 #endif
 #define LOCAL 128
 #if PACKED && SRC_VEC4
@@ -46,17 +66,20 @@ layout(local_size_x = LOCAL) in;
 
 #if SRC_VEC4
 #define FILTERS 4  // an invocation
-#define VALUE vec4
-#define SUMS (ROWS * WIDTH)
 #else
 #define FILTERS 1
-#define SUMS ROWS
-#if WIDTH == 4
+#endif
+#if SRC_VEC4 || defined(VECTOR)
 #define VALUE vec4
 #else
 #define VALUE float
 #endif
+#ifdef VECTOR
+#define SUMS ROWS
+#else
+#define SUMS (ROWS * WIDTH)
 #endif
+#ifdef VECTOR
 #if VECTOR == 4
 layout(std430, binding = 0) readonly restrict buffer SrcVector { vec4 src_vector[]; };
 layout(std430, binding = 2) restrict buffer DstVector { vec4 dst_vector[]; };
@@ -66,11 +89,14 @@ layout(std430, binding = 0) readonly restrict buffer SrcVector { vec2 src_vector
 layout(std430, binding = 2) restrict buffer DstVector { vec2 dst_vector[]; };
 #define VECTOR_TYPE vec2
 #endif
+#endif
 #define COLUMNS (LOCAL / (BM / FILTERS))  // a tile, each of WIDTH
 #define SOURCE_ROWS ((ROWS - 1) * STRIDE_H + (R - 1) * DILATION_H + 1)
 
-int strips() { return ceil_div(conv.p, ROWS); }
-int columns_a_row() { return ceil_div(conv.q, WIDTH); }
+#ifndef STRIPS
+#define STRIPS ceil_div(conv.p, ROWS)  // of an image
+#define COLUMNS_A_ROW ceil_div(conv.q, WIDTH)
+#endif
 
 #if PACKED
 int weight_at(int k, int tap) { return WEIGHTS_OFFSET + (k / BM * R * S + tap) * BM + k % BM; }
@@ -78,26 +104,16 @@ int weight_at(int k, int tap) { return WEIGHTS_OFFSET + (k / BM * R * S + tap) *
 int weight_at(int k, int tap) { return k * R * S + tap; }
 #endif
 
-// One src row of the window, by tap. Element 0 stands in for what lies outside: loads without branches.
-#if WIDTH == 2
-// By columns: what two destination columns read of it.
-#define SPAN (STRIDE_W + (S - 1) * DILATION_W + 1)
-void load_line(int at, int x, bool inside, out VALUE values[SPAN]) {
-  for (int c = 0; c < SPAN; ++c) {
-    bool read = false;
-    for (int s = 0; s < S; ++s) read = read || c == s * DILATION_W || c == s * DILATION_W + STRIDE_W;
-    values[c] = VALUE(0.0);
-    if (!read) continue;
-    bool live = inside && uint(x + c) < uint(conv.w);
-    VALUE value = src4[live ? (at + (x + c) * column_step()) >> 2 : 0];
-    values[c] = live ? value : VALUE(0.0);
-  }
-}
-#elif WIDTH == 4
+bool row_inside(int y, int line) { return (line >= TOP && line < BOTTOM) || uint(y + line) < uint(conv.h); }
+
+// One src row of the window. Element 0 stands in for what lies outside: loads without branches.
+#ifdef VECTOR
+// By tap: four columns of it.
+#define SPAN S
 #define PAD_UP ((PAD_LEFT + VECTOR - 1) / VECTOR * VECTOR)
 #define FIRST (PAD_UP - PAD_LEFT)  // of the window in the aligned loads
 #define LOADS ((FIRST + 3 * STRIDE_W + (S - 1) * DILATION_W) / VECTOR + 1)
-void load_line(int at, int x, bool inside, out VALUE values[S]) {
+void load_line(int at, int x, bool inside, out VALUE values[SPAN]) {
   float line[LOADS * VECTOR];
   for (int i = 0; i < LOADS; ++i) {
     int column = x - FIRST + VECTOR * i;
@@ -114,22 +130,28 @@ void load_line(int at, int x, bool inside, out VALUE values[S]) {
     for (int j = 0; j < 4; ++j) values[s][j] = line[FIRST + s * DILATION_W + j * STRIDE_W];
 }
 #else
-void load_line(int at, int x, bool inside, out VALUE values[S]) {
-  for (int s = 0; s < S; ++s) {
-    int column = x + s * DILATION_W;
-    bool live = inside && uint(column) < uint(conv.w);
-    int index = live ? at + column * column_step() : 0;
+// By column.
+#define SPAN ((WIDTH - 1) * STRIDE_W + (S - 1) * DILATION_W + 1)
+void load_line(int at, int x, bool inside, out VALUE values[SPAN]) {
+  for (int c = 0; c < SPAN; ++c) {
+    bool read = false;
+    for (int s = 0; s < S; ++s)
+      for (int i = 0; i < WIDTH; ++i) read = read || c == s * DILATION_W + i * STRIDE_W;
+    values[c] = VALUE(0.0);
+    if (!read) continue;
+    bool live = inside && ((c >= LEFT && c < RIGHT) || uint(x + c) < uint(conv.w));
+    int index = live ? at + (x + c) * column_step() : 0;
 #if SRC_VEC4
     VALUE value = src4[index >> 2];
 #else
     VALUE value = src[index];
 #endif
-    values[s] = live ? value : VALUE(0.0);
+    values[c] = live ? value : VALUE(0.0);
   }
 }
 #endif
 
-#if WIDTH == 4
+#ifdef VECTOR
 // As many of four columns as the row still has.
 void store_columns(int to, int left, vec4 sum, vec4 b) {
 #if VECTOR == 1
@@ -150,11 +172,11 @@ void store_columns(int to, int left, vec4 sum, vec4 b) {
 
 // Filters k .. k + FILTERS - 1 of one strip, counted over n, strips, columns.
 void compute(int k, int strip) {
-  int row = strip / columns_a_row(), q = (strip - row * columns_a_row()) * WIDTH;
-  int image = row / strips();
-  int p = (row - image * strips()) * ROWS;
+  int row = strip / COLUMNS_A_ROW, q = (strip - row * COLUMNS_A_ROW) * WIDTH;
+  int image = row / STRIPS;
+  int p = (row - image * STRIPS) * ROWS;
   int y = p * STRIDE_H - conv.pad_top, x = q * STRIDE_W - conv.pad_left;
-  int at = src_index(image, k / filters_per_group(), y, 0), line_step = conv.w * column_step();
+  int at = src_index(image, k / MULTIPLIER, y, 0), line_step = conv.w * column_step();
 
   VALUE w[R * S], b;
 #if !WEIGHTS_SCALAR
@@ -171,23 +193,27 @@ void compute(int k, int strip) {
 #endif
   VALUE sums[SUMS];
   for (int i = 0; i < SUMS; ++i) sums[i] = VALUE(0.0);
-  for (int line = 0; line < SOURCE_ROWS; ++line) {
-#if WIDTH == 2
-    VALUE values[SPAN];
-#else
-    VALUE values[S];
+#if LOADS_FIRST
+  VALUE lines[SOURCE_ROWS][SPAN];
+  for (int line = 0; line < SOURCE_ROWS; ++line) load_line(at + line * line_step, x, row_inside(y, line), lines[line]);
 #endif
-    load_line(at + line * line_step, x, uint(y + line) < uint(conv.h), values);
+  for (int line = 0; line < SOURCE_ROWS; ++line) {
+#if LOADS_FIRST
+    VALUE values[SPAN] = lines[line];
+#else
+    VALUE values[SPAN];
+    load_line(at + line * line_step, x, row_inside(y, line), values);
+#endif
     for (int i = 0; i < ROWS; ++i) {
       int offset = line - i * STRIDE_H;  // of this line in the window of row i
       if (offset >= 0 && offset % DILATION_H == 0 && offset / DILATION_H < R)
         for (int s = 0; s < S; ++s) {
           VALUE tap = w[offset / DILATION_H * S + s];
-#if WIDTH == 2
-          sums[2 * i] = fma(tap, values[s * DILATION_W], sums[2 * i]);
-          sums[2 * i + 1] = fma(tap, values[s * DILATION_W + STRIDE_W], sums[2 * i + 1]);
-#else
+#ifdef VECTOR
           sums[i] = fma(tap, values[s], sums[i]);
+#else
+          for (int c = 0; c < WIDTH; ++c)
+            sums[i * WIDTH + c] = fma(tap, values[s * DILATION_W + c * STRIDE_W], sums[i * WIDTH + c]);
 #endif
         }
     }
@@ -196,15 +222,17 @@ void compute(int k, int strip) {
   int step = NHWC == 1 ? conv.q * conv.k : conv.q;
   for (int i = 0; i < ROWS; ++i)
     if (p + i < conv.p) {
-#if WIDTH == 4
+#ifdef VECTOR
       store_columns(to + i * step, conv.q - q, sums[i], b);
-#elif WIDTH == 2
-      store4(to + i * step, sums[2 * i], b);
-      if (q + 1 < conv.q) store4(to + i * step + conv.k, sums[2 * i + 1], b);
-#elif DST_VEC4
-      store4(to + i * step, sums[i], b);
 #else
-      store(to + i * step, sums[i], b);
+      for (int c = 0; c < WIDTH; ++c)
+        if (WIDTH == 1 || q + c < conv.q) {
+#if DST_VEC4
+          store4(to + i * step + c * conv.k, sums[i * WIDTH + c], b);
+#else
+          store(to + i * step + c * conv.k, sums[i * WIDTH + c], b);
+#endif
+        }
 #endif
     }
 }
@@ -217,7 +245,7 @@ void main() {
 #else
   int begin = 0, blocks = ceil_div(conv.k, BM);
   int index = int(gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x);
-  int end = blocks * ceil_div(conv.n * strips() * columns_a_row(), COLUMNS);
+  int end = blocks * ceil_div(conv.n * STRIPS * COLUMNS_A_ROW, COLUMNS);
   int step = int(gl_NumWorkGroups.x * gl_NumWorkGroups.y);
 #endif
   int lane = int(gl_LocalInvocationIndex);
@@ -226,6 +254,6 @@ void main() {
     int in_block = NHWC == 1 ? lane % (BM / FILTERS) * FILTERS : lane / COLUMNS;
     int k = (begin + index - column_block * blocks) * BM + in_block;
     int strip = column_block * COLUMNS + (NHWC == 1 ? lane / (BM / FILTERS) : lane % COLUMNS);
-    if (k < conv.k && strip < conv.n * strips() * columns_a_row()) compute(k, strip);
+    if (k < conv.k && strip < conv.n * STRIPS * COLUMNS_A_ROW) compute(k, strip);
   }
 }

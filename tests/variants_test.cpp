@@ -323,6 +323,31 @@ TEST(Recipe, WritesEveryElementOnceUnderAnyLimit) {
   EXPECT_GT(banded, 10);
 }
 
+// A dispatch that sees some rows of an image has other strips than the image: its rows past the last one lie outside.
+TEST(Recipe, OnlyProgramsOfWholeImagesKnowTheirStrips) {
+  const Conv2dDesc desc = Conv2dDesc::parse("n2c8h64w48k8r3s3ph1pw1g8+nhwc");
+  GlInfo info = card("hopper", 132, Vendor::nvidia);
+  info.limits.max_groups = {65535, 65535, 1};
+  int families = 0;
+  for (const std::uint64_t block_bytes : {1U << 27U, 40000U}) {
+    info.limits.max_block_bytes = block_bytes;
+    for (const Config& c : configs(desc, info)) {
+      if (!c.name.starts_with("gl.depthwise_nhwc.")) continue;
+      ++families;
+      const Defines defines = recipe(c, desc, info).programs.at(0).defines;
+      const auto value = [&](const char* name) {
+        const auto found = std::find_if(defines.begin(), defines.end(), [&](const auto& d) { return d.first == name; });
+        return found == defines.end() ? "" : found->second;
+      };
+      const bool whole = block_bytes > 40000U;
+      const int rows = std::stoi(value("ROWS"));
+      EXPECT_EQ(value("STRIPS"), whole ? std::to_string((64 + rows - 1) / rows) : "") << c.name;
+      EXPECT_EQ(value("TOP"), whole ? "1" : "") << c.name;  // the first strip's first row is padding
+    }
+  }
+  EXPECT_GT(families, 4);
+}
+
 TEST(Recipe, NoImagesNeedNoDispatch) {
   const Conv2dDesc desc = Conv2dDesc::parse("n0c64h14w14k96r3s3ph1pw1");
   for (const Config& c : configs(desc, llvmpipe())) EXPECT_TRUE(recipe(c, desc, llvmpipe()).steps.empty()) << c.name;

@@ -52,9 +52,13 @@ class Planner {
 
   Recipe run() {
     Recipe recipe;
-    recipe.programs = {{variant_.file, variant_.defines(desc_, config_.tile, info_)}};
+    Defines defines = variant_.defines(desc_, config_.tile, info_);
+    const std::vector<Range> bands = row_ranges();
+    if (variant_.extents != nullptr && bands.size() == 1)
+      for (auto& [name, value] : variant_.extents(desc_, config_.tile)) defines.emplace_back(name, value);
+    recipe.programs = {{variant_.file, std::move(defines)}};
     for (const Range images : image_ranges())
-      for (const Range rows : row_ranges())
+      for (const Range rows : bands)
         for (const Range blocks : block_ranges()) add_steps(recipe, {images, rows, blocks});
     return recipe;
   }

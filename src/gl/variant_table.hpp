@@ -47,6 +47,9 @@ struct Variant {
   /// A family that takes more than one dispatch (Winograd) plans its own; nullptr: one file, cut by `blocking`.
   Recipe (*recipe)(const Config& config, const Conv2dDesc& desc, const GlInfo& info) = nullptr;
   std::vector<float> (*pack)(const Config& config, const Conv2dDesc& desc, std::span<const float> weights) = nullptr;
+  /// More defines, constants of the image's height and width, where no dispatch sees a part of its rows; may be
+  /// nullptr.
+  Defines (*extents)(const Conv2dDesc& desc, const TileSizes& tile) = nullptr;
 };
 
 const std::vector<Variant>& variants();
@@ -67,14 +70,17 @@ std::string sizes(std::initializer_list<int> values);
 /// What the shaders see of a convolution at compile time (shaders/common.glsl); everything else is in the parameters.
 Defines common_defines(const Conv2dDesc& desc, bool filter_size = true);
 
-/// depthwise.cpp: tile = {rows an invocation, filters a tile of NCHW}.
+/// depthwise.cpp: tile = {rows an invocation, filters a tile of NCHW}; NHWC: {rows, columns, channels an invocation}.
 bool depthwise_fits(const Conv2dDesc& desc);
 std::string depthwise_suffix(const TileSizes& tile);
 Blocking depthwise_blocking(const Conv2dDesc& desc, const TileSizes& tile);
 Defines depthwise_defines(const Conv2dDesc& desc, const TileSizes& tile, const GlInfo& info);
+Defines depthwise_extents(const Conv2dDesc& desc, const TileSizes& tile);
+std::string depthwise_nhwc_suffix(const TileSizes& tile);
 bool depthwise_nhwc_fits(const Conv2dDesc& desc);
 Blocking depthwise_nhwc_blocking(const Conv2dDesc& desc, const TileSizes& tile);
 Defines depthwise_nhwc_defines(const Conv2dDesc& desc, const TileSizes& tile, const GlInfo& info);
+Defines depthwise_nhwc_extents(const Conv2dDesc& desc, const TileSizes& tile);
 
 /// winograd.cpp: tile = {BM, BN, BK, TM, TN, outputs a Winograd tile and axis}.
 bool winograd_fits(const Conv2dDesc& desc);

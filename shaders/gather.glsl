@@ -21,8 +21,8 @@ Slot slots[4];  // of the pixels that this invocation stages
 #else
 shared Slot slots[BN];  // of the tile's pixels
 #endif
-int load_at[4];     // of the next step, each staged pixel; OUTSIDE in the padding
-int tap, channel;    // of the next step
+int load_at[4];   // of the next step, each staged pixel; OUTSIDE in the padding
+int tap, channel;  // of the next step
 
 Slot make_slot(Tile tile, int index, int first_channel) {
 #if POINTWISE

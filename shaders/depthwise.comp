@@ -76,10 +76,6 @@ layout(local_size_x = LOCAL) in;
 #endif
 #ifdef VECTOR
 #define SUMS ROWS
-#else
-#define SUMS (ROWS * WIDTH)
-#endif
-#ifdef VECTOR
 #if VECTOR == 4
 layout(std430, binding = 0) readonly restrict buffer SrcVector { vec4 src_vector[]; };
 layout(std430, binding = 2) restrict buffer DstVector { vec4 dst_vector[]; };
@@ -89,6 +85,8 @@ layout(std430, binding = 0) readonly restrict buffer SrcVector { vec2 src_vector
 layout(std430, binding = 2) restrict buffer DstVector { vec2 dst_vector[]; };
 #define VECTOR_TYPE vec2
 #endif
+#else
+#define SUMS (ROWS * WIDTH)
 #endif
 #define COLUMNS (LOCAL / (BM / FILTERS))  // a tile, each of WIDTH
 #define SOURCE_ROWS ((ROWS - 1) * STRIDE_H + (R - 1) * DILATION_H + 1)

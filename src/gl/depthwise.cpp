@@ -12,6 +12,11 @@ constexpr int kDepthwiseLines = 16;   // source rows of a strip: they are unroll
 constexpr int kDepthwiseWindow = 24;  // floats of a source row that an invocation holds
 constexpr int kLoadsFirst = 96;       // floats of a strip that it holds at once
 
+// Source elements that a strip of outputs reads, along an axis.
+std::int64_t window(int outputs, int stride, int filter, int dilation) {
+  return std::int64_t{outputs - 1} * stride + std::int64_t{filter - 1} * dilation + 1;
+}
+
 int depthwise_rows(const Conv2dDesc& d, const TileSizes& t) {
   return std::min(t[0], (kDepthwiseLines - 1 - (d.r - 1) * d.dilation_h) / d.stride_h + 1);
 }
@@ -27,8 +32,8 @@ int column_vector(const Conv2dDesc& d, const TileSizes& t) {
   if (d.layout == Layout::nhwc) return 0;
   const int vector = d.w % 4 == 0 && d.q() % 4 == 0 ? 4 : d.w % 2 == 0 && d.q() % 2 == 0 ? 2 : 1;
   if (vector < 4 && t[1] > 1) return 0;
-  const std::int64_t window = 2LL * vector + 3LL * d.stride_w + std::int64_t{d.s - 1} * d.dilation_w;
-  return window <= kDepthwiseWindow ? vector : 0;
+  const std::int64_t held = window(4, d.stride_w, d.s, d.dilation_w) - 1 + 2 * vector;  // loads cover both ends
+  return held <= kDepthwiseWindow ? vector : 0;
 }
 
 Defines defines(const Conv2dDesc& d, const TileSizes& t, int filters, const Defines& more) {
@@ -38,11 +43,6 @@ Defines defines(const Conv2dDesc& d, const TileSizes& t, int filters, const Defi
                          {"MULTIPLIER", std::to_string(d.k / d.c)}});
   all.insert(all.end(), more.begin(), more.end());
   return all;
-}
-
-// Source elements that a strip of outputs reads, along an axis.
-std::int64_t window(int outputs, int stride, int filter, int dilation) {
-  return std::int64_t{outputs - 1} * stride + std::int64_t{filter - 1} * dilation + 1;
 }
 
 // Strips along an axis, and of the elements that a strip's window spans those that lie inside src in every strip: from
@@ -57,15 +57,15 @@ struct Strips {
   }
 };
 
-Defines extents(const Conv2dDesc& d, int rows, int columns) {
-  const Strips y(d.p(), rows, d.h, d.r, d.stride_h, d.dilation_h, d.pad_top);
-  const Strips x(d.q(), columns, d.w, d.s, d.stride_w, d.dilation_w, d.pad_left);
+}  // namespace
+
+Defines depthwise_extents(const Conv2dDesc& d, const Blocking& b) {
+  const Strips y(d.p(), b.rows, d.h, d.r, d.stride_h, d.dilation_h, d.pad_top);
+  const Strips x(d.q(), b.columns, d.w, d.s, d.stride_w, d.dilation_w, d.pad_left);
   return {{"STRIPS", std::to_string(y.count)}, {"COLUMNS_A_ROW", std::to_string(x.count)},
           {"TOP", std::to_string(y.first)},    {"BOTTOM", std::to_string(y.last)},
           {"LEFT", std::to_string(x.first)},   {"RIGHT", std::to_string(x.last)}};
 }
-
-}  // namespace
 
 std::string depthwise_suffix(const TileSizes& t) { return sizes({t[0], t[1]}); }
 
@@ -85,10 +85,6 @@ Defines depthwise_defines(const Conv2dDesc& d, const TileSizes& t, const GlInfo&
   const int vector = column_vector(d, t), filters = depthwise_blocking(d, t).filters;
   if (vector == 0) return defines(d, t, filters, {});
   return defines(d, t, filters, {{"VECTOR", std::to_string(vector)}, {"PAD_LEFT", std::to_string(d.pad_left)}});
-}
-Defines depthwise_extents(const Conv2dDesc& d, const TileSizes& t) {
-  const Blocking b = depthwise_blocking(d, t);
-  return extents(d, b.rows, b.columns);
 }
 
 // --- NHWC by several columns: tile = {rows, columns, channels an invocation: 1 or 4}
@@ -111,10 +107,6 @@ Defines depthwise_nhwc_defines(const Conv2dDesc& d, const TileSizes& t, const Gl
   else if (lines * window(t[1], d.stride_w, d.s, d.dilation_w) <= kLoadsFirst)
     more.emplace_back("LOADS_FIRST", "1");
   return defines(d, t, kNhwcFilters, more);
-}
-Defines depthwise_nhwc_extents(const Conv2dDesc& d, const TileSizes& t) {
-  const Blocking b = depthwise_nhwc_blocking(d, t);
-  return extents(d, b.rows, b.columns);
 }
 
 }  // namespace convrt::gl

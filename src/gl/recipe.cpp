@@ -54,8 +54,10 @@ class Planner {
     Recipe recipe;
     Defines defines = variant_.defines(desc_, config_.tile, info_);
     const std::vector<Range> bands = row_ranges();
-    if (variant_.extents != nullptr && bands.size() == 1)
-      for (auto& [name, value] : variant_.extents(desc_, config_.tile)) defines.emplace_back(name, value);
+    if (variant_.extents != nullptr && bands.size() == 1) {
+      const Defines more = variant_.extents(desc_, blocking_);
+      defines.insert(defines.end(), more.begin(), more.end());
+    }
     recipe.programs = {{variant_.file, std::move(defines)}};
     for (const Range images : image_ranges())
       for (const Range rows : bands)

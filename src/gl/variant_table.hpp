@@ -49,7 +49,7 @@ struct Variant {
   std::vector<float> (*pack)(const Config& config, const Conv2dDesc& desc, std::span<const float> weights) = nullptr;
   /// More defines, constants of the image's height and width, where no dispatch sees a part of its rows; may be
   /// nullptr.
-  Defines (*extents)(const Conv2dDesc& desc, const TileSizes& tile) = nullptr;
+  Defines (*extents)(const Conv2dDesc& desc, const Blocking& blocking) = nullptr;
 };
 
 const std::vector<Variant>& variants();
@@ -75,12 +75,11 @@ bool depthwise_fits(const Conv2dDesc& desc);
 std::string depthwise_suffix(const TileSizes& tile);
 Blocking depthwise_blocking(const Conv2dDesc& desc, const TileSizes& tile);
 Defines depthwise_defines(const Conv2dDesc& desc, const TileSizes& tile, const GlInfo& info);
-Defines depthwise_extents(const Conv2dDesc& desc, const TileSizes& tile);
 std::string depthwise_nhwc_suffix(const TileSizes& tile);
 bool depthwise_nhwc_fits(const Conv2dDesc& desc);
 Blocking depthwise_nhwc_blocking(const Conv2dDesc& desc, const TileSizes& tile);
 Defines depthwise_nhwc_defines(const Conv2dDesc& desc, const TileSizes& tile, const GlInfo& info);
-Defines depthwise_nhwc_extents(const Conv2dDesc& desc, const TileSizes& tile);
+Defines depthwise_extents(const Conv2dDesc& desc, const Blocking& blocking);  ///< of both
 
 /// winograd.cpp: tile = {BM, BN, BK, TM, TN, outputs a Winograd tile and axis}.
 bool winograd_fits(const Conv2dDesc& desc);

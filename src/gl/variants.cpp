@@ -77,14 +77,10 @@ void add_gemm_defines(Defines& defines, const Conv2dDesc& d, const TileSizes& t,
   if (!shares) defines.emplace_back("SHARES", "0");
 }
 
-// Rows of B in gemm_tile.glsl have a vec4 more in NHWC.
-std::uint32_t line_bytes(const Conv2dDesc& d, const TileSizes& t) {
-  return d.layout == Layout::nhwc ? static_cast<std::uint32_t>(2 * 16 * t[2]) : 0;
-}
-
 Blocking gather_blocking(const Conv2dDesc& d, const TileSizes& t) {
   Blocking b = gemm_blocking(d, t);
-  b.shared_bytes += line_bytes(d, t);
+  // NHWC: rows of B in gemm_tile.glsl have a vec4 more.
+  if (d.layout == Layout::nhwc) b.shared_bytes += static_cast<std::uint32_t>(2 * 16 * t[2]);
   if (d.r * d.s > 1) b.shared_bytes += static_cast<std::uint32_t>(16 * t[1]);  // slots: a struct takes up to 16 bytes
   return b;
 }
@@ -116,7 +112,7 @@ bool pointwise_split_fits(const Conv2dDesc& d) {
   return d.r == 1 && d.s == 1 && d.pad_top == 0 && d.pad_left == 0 && d.pad_bottom == 0 && d.pad_right == 0 &&
          filters_per_group(d) >= 4;
 }
-// NHWC: its walk has no gain there, pointwise_split was faster with every layer (bench/NOTES.md).
+// NHWC: pointwise_split or a gather was faster on every layer measured (bench/NOTES.md).
 bool pointwise_fits(const Conv2dDesc& d) { return d.layout == Layout::nchw && pointwise_split_fits(d); }
 // Whether four pixels are one aligned load.
 bool pointwise_aligned(const Conv2dDesc& d) {
@@ -282,7 +278,7 @@ const std::vector<Variant>& variants() {
        depthwise_nhwc_defines,
        {{{4, 2, 4}, 0.20}, {{4, 4, 1}, 0.195}, {{7, 2, 4}, 0.19}, {{2, 2, 4}, 0.185}, {{7, 4, 1}, 0.18},
         {{2, 7, 1}, 0.175}},
-       nullptr, nullptr, depthwise_nhwc_extents},
+       nullptr, nullptr, depthwise_extents},
       {"few_channels", "few_channels.comp", few_channels_fits, few_blocking, few_suffix, few_defines,
        {{{16, 4}, 0.40}, {{32, 2}, 0.38}}},
       {"lds_64", "lds_64.comp", always, gather_blocking, gemm_suffix, gather_defines,

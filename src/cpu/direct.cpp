@@ -224,7 +224,7 @@ struct Shape {
 std::size_t scratch_floats(const Conv2dDesc& d, const Variant& variant, int threads) {
   // Bands are longest, and so scratch per thread largest, where one thread runs.
   const Shape shape(d, variant, 1);
-  return static_cast<std::size_t>(shape.table_floats() + threads * shape.thread_floats);
+  return queue_floats(threads) + static_cast<std::size_t>(shape.table_floats() + threads * shape.thread_floats);
 }
 
 // What all tasks read.
@@ -313,12 +313,12 @@ void pixels_task(const Run& run, const Shape& shape, const DirectKernels& kernel
 }
 
 // Raw scratch holds the tables; arrays of implicit-lifetime types begin to live in it.
-Tables fill_tables(const Run& run, const Shape& shape) {
+Tables fill_tables(const Run& run, const Shape& shape, float* scratch) {
   const Conv2dDesc& d = run.desc;
   const Blocks& blocks = shape.blocks;
   const bool nchw = d.layout == Layout::nchw, lookup = is_lookup(d, run.variant);
   const Index group_c = d.c / d.groups, group_k = d.k / d.groups;
-  Index* taps = reinterpret_cast<Index*>(run.scratch);
+  Index* taps = reinterpret_cast<Index*>(scratch);
   const PhasePlanes planes(d, static_cast<int>(shape.band), nchw ? shape.row_stride : 1);
   for (Index c = 0, at = 0; c < (lookup ? 1 : group_c); ++c)
     for (Index r = 0; r < d.r; ++r)
@@ -326,7 +326,7 @@ Tables fill_tables(const Run& run, const Shape& shape) {
         taps[at++] = nchw ? c * planes.size() + planes.tap(r, s)
                           : (r * d.dilation_h * shape.padded_columns + s * d.dilation_w) * shape.pitch + c;
 
-  float* bias = run.scratch + shape.taps_floats;
+  float* bias = scratch + shape.taps_floats;
   for (Index slice = 0, at = 0; slice < blocks.slices; ++slice)
     for (Index i = 0; i < blocks.slice_width(d); ++i, ++at) {
       const Index k = slice * blocks.slice_k + i;
@@ -347,18 +347,23 @@ void execute(const Run& run) noexcept {
   const DirectKernels& kernels = *direct_kernels(run.variant.isa);
   const int threads = useful_threads(d.flops(), run.threads);
   const Shape shape(d, run.variant, threads);
-  const Tables tables = fill_tables(run, shape);
+  float* table_scratch = run.scratch + queue_floats(run.threads);
+  const Tables tables = fill_tables(run, shape, table_scratch);
   const Index bands = ceil_div(d.p(), shape.band), slices = shape.blocks.slices, tasks = d.n * slices * bands;
-  for_each_task(threads, tasks, [&](Index task, int thread) {
+  const auto run_task = [&](Index task, int thread) {
     // NHWC: slices stand side by side in a row of pixels, whose lines should still be in cache for the next one.
     const bool nchw = d.layout == Layout::nchw;
     const Index image = task / bands / slices, slice = nchw ? task / bands % slices : task % slices;
     const Index first_p = (nchw ? task % bands : task / slices % bands) * shape.band;
-    float* scratch = run.scratch + shape.table_floats() + thread * shape.thread_floats;
+    float* scratch = table_scratch + shape.table_floats() + thread * shape.thread_floats;
     if (nchw)
       planes_task(run, shape, kernels, tables, image, slice, first_p, scratch);
     else
       pixels_task(run, shape, kernels, tables, image, slice, first_p, scratch);
+  };
+  for_each_share(run.scratch, threads, tasks, [&](Share share, int thread) {
+    for (Index begin = 0, end = 0; share.next(begin, end);)
+      for (Index task = begin; task < end; ++task) run_task(task, thread);
   });
 }
 

@@ -3,6 +3,7 @@
 //   cpu.gemm.<isa>.<pixels>x<vectors>k lanes along k, <pixels> pixels x <vectors> vectors of filters; both layouts
 #include "cpu/cost.hpp"
 #include "cpu/gemm_source.hpp"
+#include "cpu/parallel.hpp"
 
 namespace convrt::cpu {
 namespace {
@@ -153,9 +154,9 @@ AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<con
 
 std::size_t scratch_floats(const Conv2dDesc& desc, const Variant& variant, int threads) {
   const Index lanes = gemm_kernels(variant.isa)->lanes;
-  return (is_channel(variant) ? channel_scratch(channel_shape(desc, lanes), variant)
-                              : pixel_scratch(Shape(desc), variant)) *
-         static_cast<std::size_t>(threads);
+  return queue_floats(threads) + (is_channel(variant) ? channel_scratch(channel_shape(desc, lanes), variant)
+                                                      : pixel_scratch(Shape(desc), variant)) *
+                                     static_cast<std::size_t>(threads);
 }
 
 void execute(const Run& run) noexcept { is_channel(run.variant) ? execute_channel(run) : execute_pixel(run); }

@@ -90,24 +90,25 @@ class ChannelGemm {
 
   Index units() const { return b_.columns * b_.spans * span_tiles_; }
 
-  // Units [begin, end): chunk by chunk, all tiles of one weight block first.
-  void work(Index begin, Index end, int thread) const {
-    float* scratch = run_.scratch + thread * scratch_step_;
+  // Chunk by chunk, all tiles of one weight block first.
+  void work(Share share, int thread) const {
+    float* scratch = run_.scratch + queue_floats(run_.threads) + thread * scratch_step_;
     Source turned = {};
     Index turned_first = -1, turned_g = -1;
-    while (begin < end) {
-      const Index span = begin / (b_.columns * span_tiles_), in_span = begin % (b_.columns * span_tiles_);
-      const Index chunk = b_.chunks.part_of(in_span / (b_.columns * b_.line_tiles));
-      const Index count = b_.chunks.count(chunk) * b_.line_tiles, before = b_.chunks.begin(chunk) * b_.line_tiles;
-      const Index at = in_span - before * b_.columns, first = span * span_tiles_ + before;
-      const Index column = at / count, tile = at % count, tiles = std::min(count - tile, end - begin);
-      if (const Index g = column / b_.blocks.parts; b_.turned.used && (first != turned_first || g != turned_g)) {
-        turned = source_.turned(pixels(first, count), g, scratch + turned_at_);
-        turned_first = first, turned_g = g;
+    for (Index begin = 0, end = 0; share.next(begin, end);)
+      while (begin < end) {
+        const Index span = begin / (b_.columns * span_tiles_), in_span = begin % (b_.columns * span_tiles_);
+        const Index chunk = b_.chunks.part_of(in_span / (b_.columns * b_.line_tiles));
+        const Index count = b_.chunks.count(chunk) * b_.line_tiles, before = b_.chunks.begin(chunk) * b_.line_tiles;
+        const Index at = in_span - before * b_.columns, first = span * span_tiles_ + before;
+        const Index column = at / count, tile = at % count, tiles = std::min(count - tile, end - begin);
+        if (const Index g = column / b_.blocks.parts; b_.turned.used && (first != turned_first || g != turned_g)) {
+          turned = source_.turned(pixels(first, count), g, scratch + turned_at_);
+          turned_first = first, turned_g = g;
+        }
+        work(column, first + tile, tiles, turned, scratch);
+        begin += tiles;
       }
-      work(column, first + tile, tiles, turned, scratch);
-      begin += tiles;
-    }
   }
 
  private:
@@ -304,8 +305,8 @@ std::size_t channel_scratch(const Shape& shape, const Variant& variant) {
 
 void execute_channel(const Run& run) noexcept {
   const ChannelGemm gemm(run, *gemm_kernels(run.variant.isa));
-  for_each_share(useful_threads(run.desc.flops(), run.threads), gemm.units(),
-                 [&](Index begin, Index end, int thread) { gemm.work(begin, end, thread); });
+  for_each_share(run.scratch, useful_threads(run.desc.flops(), run.threads), gemm.units(),
+                 [&](Share share, int thread) { gemm.work(share, thread); });
 }
 
 }  // namespace convrt::cpu::gemm_detail

@@ -82,24 +82,27 @@ class PixelGemm {
 
   Index units() const { return shape_.n * shape_.groups * blocking_.panels * blocking_.blocks.parts; }
 
-  // Units [begin, end): weight blocks of one panel follow each other, so a panel is packed once, or twice where two
-  // threads share it.
-  void work(Index begin, Index end, int thread) const {
-    float* scratch = run_.scratch + thread * scratch_step_;
-    while (begin < end) {
-      const Index at = begin / blocking_.blocks.parts, first = begin % blocking_.blocks.parts;
-      const Index last = std::min(blocking_.blocks.parts, first + (end - begin));
-      const Index image = at / blocking_.panels, pixel = at % blocking_.panels * blocking_.panel_pixels;
-      const Panel panel = {image / shape_.groups, image % shape_.groups, pixel,
-                           std::min(blocking_.panel_pixels, shape_.p * shape_.q - pixel)};
-      sweep(panel, first, last, scratch);
-      begin += last - first;
-    }
+  // Weight blocks of one panel follow each other, so a panel is packed once by each thread that has some of them.
+  void work(Share share, int thread) const {
+    float* scratch = run_.scratch + queue_floats(run_.threads) + thread * scratch_step_;
+    Index packed = -1;
+    for (Index begin = 0, end = 0; share.next(begin, end);)
+      while (begin < end) {
+        const Index at = begin / blocking_.blocks.parts, first = begin % blocking_.blocks.parts;
+        const Index last = std::min(blocking_.blocks.parts, first + (end - begin));
+        const Index image = at / blocking_.panels, pixel = at % blocking_.panels * blocking_.panel_pixels;
+        const Panel panel = {image / shape_.groups, image % shape_.groups, pixel,
+                             std::min(blocking_.panel_pixels, shape_.p * shape_.q - pixel)};
+        sweep(panel, first, last, at == packed, scratch);
+        packed = at;
+        begin += last - first;
+      }
   }
 
  private:
-  // Weight blocks [first, last) over one panel, in depth chunks that keep the panel in cache.
-  void sweep(const Panel& panel, Index first, Index last, float* scratch) const {
+  // Weight blocks [first, last) over one panel, in depth chunks that keep the panel in cache. `packed`: the thread has
+  // just had other weight blocks of this panel.
+  void sweep(const Panel& panel, Index first, Index last, bool packed, float* scratch) const {
     // Filter rows that no pixel of the panel meets are skipped.
     const Shape::Range top = shape_.filter_rows(panel.pixel / shape_.q);
     const Shape::Range bottom = shape_.filter_rows((panel.pixel + panel.count - 1) / shape_.q);
@@ -123,7 +126,8 @@ class PixelGemm {
     Index at = begin;
     do {
       const Index chunk_end = std::min(end, at + blocking_.panel_depth);
-      pack_panel(run_, shape_, blocking_, kernels_, panel, at, chunk_end, scratch);
+      if (!packed || end - begin > blocking_.panel_depth)
+        pack_panel(run_, shape_, blocking_, kernels_, panel, at, chunk_end, scratch);
       // A tile of its own takes what is not stored where it belongs, kZeros is the bias of one tile only.
       const bool single = chunk_end < end || panel.count % blocking_.lanes != 0;
       for (Index block = first, count = 0; block < last; block += count) {
@@ -210,8 +214,8 @@ std::size_t pixel_scratch(const Shape& shape, const Variant& variant) {
 
 void execute_pixel(const Run& run) noexcept {
   const PixelGemm gemm(run, *gemm_kernels(run.variant.isa));
-  for_each_share(useful_threads(run.desc.flops(), run.threads), gemm.units(),
-                 [&](Index begin, Index end, int thread) { gemm.work(begin, end, thread); });
+  for_each_share(run.scratch, useful_threads(run.desc.flops(), run.threads), gemm.units(),
+                 [&](Share share, int thread) { gemm.work(share, thread); });
 }
 
 }  // namespace convrt::cpu::gemm_detail

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <optional>
 
 #include "core/winograd.hpp"
 #include "cpu/algorithm.hpp"
@@ -165,12 +166,11 @@ AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<con
   const std::ptrdiff_t c_end = desc.c / desc.groups, k_end = desc.k / desc.groups;
   const std::ptrdiff_t padded_k = ceil_div(k_end, form.filter_step) * form.filter_step;
   const std::ptrdiff_t panel = panel_of(form, variant);
-  const std::ptrdiff_t point_floats = c_end * padded_k, panels = ceil_div(k_end, panel);
-  AlignedFloats packed(static_cast<std::size_t>(desc.groups * core::winograd_points(m) * point_floats));
-  const std::ptrdiff_t parts = ceil_div(c_end, kPackedChannels);
+  const std::ptrdiff_t panels = ceil_div(k_end, panel), parts = ceil_div(c_end, kPackedChannels);
   const int points = core::winograd_points(m);
-  // Points often lie a multiple of 256 KiB apart, in one set of every cache: they are staged a line more than a power
-  // of two apart.
+  AlignedFloats packed(static_cast<std::size_t>(desc.groups * padded_k * c_end * points));
+  // Points of a panel often lie a multiple of 4 KiB apart, in one set of the L1 cache: they are staged a line more than
+  // a power of two apart.
   const std::ptrdiff_t stage_step = kPackedChannels * panel + kFilterLine;
   const AlignedFloats stages(static_cast<std::size_t>(threads * points * stage_step));
   const auto pack_part = [&](std::ptrdiff_t task, float* stage) {
@@ -184,9 +184,9 @@ AlignedFloats pack(const Conv2dDesc& desc, const Variant& variant, std::span<con
         pack_filters(form, weights.data() + ((group * k_end + k) * c_end + c) * 9, c_end * 9, static_cast<int>(count),
                      k_end - k, stage + (c - begin) * width + i, stage_step);
     }
-    float* to = packed.data() + group * points * point_floats + first * c_end + begin * width;
+    float* to = packed.data() + (group * padded_k + first) * c_end * points + begin * width;
     for (int point = 0; point < points; ++point)
-      std::copy_n(stage + point * stage_step, (end - begin) * width, to + point * point_floats);
+      std::copy_n(stage + point * stage_step, (end - begin) * width, to + point * c_end * width);
   };
   for_each_task(threads, desc.groups * panels * parts, [&](std::ptrdiff_t task, int thread) {
     pack_part(task, stages.data() + thread * points * stage_step);
@@ -210,57 +210,134 @@ struct Scratch {
 std::size_t scratch_floats(const Conv2dDesc& desc, const Variant& variant, int threads) {
   const WinogradShape s = shape_of(desc, variant.rows);
   const Scratch scratch(form_of(desc, variant.isa, variant.rows), s, tile_count(s, desc.n));
-  return scratch.all() * static_cast<std::size_t>(threads);
+  return queue_floats(threads) + scratch.all() * static_cast<std::size_t>(threads);
 }
 
-// Pieces [begin, end) of the cut, ordered so that those of one block follow each other and share its v.
-void run_pieces(const Run& run, const WinogradForm& form, const WinogradShape& s, const Cut& cut, std::int64_t begin,
-                std::int64_t end, float* scratch_base) {
-  const int m = run.variant.rows;
-  const std::int64_t tiles = tile_count(s, run.desc.n);
-  const Scratch scratch(form, s, tiles);
-  const int panel = panel_of(form, run.variant);
-  const int panels = static_cast<int>(ceil_div(s.k, panel));
-  const std::ptrdiff_t group_weights =
-      std::ptrdiff_t{core::winograd_points(m)} * s.c * ceil_div(s.k, form.filter_step) * form.filter_step;
-  const bool planes = run.desc.layout == Layout::nchw;
-  std::int64_t transformed = -1;
-  for (std::int64_t piece = begin; piece < end; ++piece) {
-    const std::int64_t block = piece / cut.splits;  // over groups, too
-    const auto split = static_cast<int>(piece % cut.splits);
-    const std::ptrdiff_t group = block / cut.blocks, at = block % cut.blocks;
-    const std::int64_t first = cut.steps * at / cut.blocks * cut.step;
-    const std::int64_t last = std::min(cut.steps * (at + 1) / cut.blocks * cut.step, tiles);
-    const WinogradTask task = {s,
-                               first,
-                               static_cast<int>(last - first),
-                               panel,
-                               panels * split / cut.splits,
-                               panels * (split + 1) / cut.splits,
-                               run.weights + group * group_weights,
-                               run.bias + group * s.k,
-                               run.src + group * s.c * (planes ? std::ptrdiff_t{s.h} * s.w : 1),
-                               run.dst + group * s.k * (planes ? std::ptrdiff_t{s.p} * s.q : 1),
-                               scratch_base,
-                               scratch_base + scratch.v,
-                               scratch_base + scratch.v + scratch.m};
-    if (block != transformed) form.transform_input(task);
-    transformed = block;
-    form.multiply(task);
+// One execution by a team. Pieces are shared out evenly; threads that have done theirs help others with the points of
+// the panel they are at. A piece itself is too large to hand over: on a slow core one takes as long as two on a fast
+// one.
+class TeamRun {
+ public:
+  TeamRun(const Run& run, const WinogradForm& form, int threads)
+      : run_(run),
+        form_(form),
+        s_(shape_of(run.desc, run.variant.rows)),
+        tiles_(tile_count(s_, run.desc.n)),
+        points_(core::winograd_points(run.variant.rows)),
+        panel_(panel_of(form, run.variant)),
+        panels_(static_cast<int>(ceil_div(s_.k, panel_))),
+        cut_(cut_work(form, s_, tiles_, run.variant.rows, run.desc.groups, panel_, threads)),
+        pieces_(cut_.blocks * cut_.splits * run.desc.groups),
+        scratch_(form, s_, tiles_),
+        queues_(make_queues(run.scratch, threads)) {}
+
+  // Units of a thread's queue: the points of one panel of one piece, numbered over the thread's pieces and their
+  // panels.
+  void work(int thread, int team) const {
+    WorkQueue& queue = queues_[thread];
+    const std::uint32_t part = team == 1 ? 1 : 4;
+    const std::int64_t first = first_piece(thread, team), last = first_piece(thread + 1, team);
+    std::int64_t transformed = -1;
+    for (std::int64_t piece = first; piece < last; ++piece) {
+      const WinogradTask task = task_of(piece, thread);
+      // Pieces of one block follow each other and share its v.
+      if (const std::int64_t block = piece / cut_.splits; block != transformed) {
+        form_.transform_input(task);
+        transformed = block;
+      }
+      const int split = split_of(piece);
+      for (int panel = panels_ * split / cut_.splits; panel < panels_ * (split + 1) / cut_.splits; ++panel) {
+        const auto unit = static_cast<std::uint32_t>(((piece - first) * panels_ + panel) * points_);
+        queue.post({unit, unit + static_cast<std::uint32_t>(points_)});
+        for (WorkQueue::Units taken; (taken = queue.take_front(part)).count() > 0;) multiply(task, queue, taken);
+        for (Backoff backoff; !queue.all_finished();) backoff.wait();
+        form_.finish(task, panel);
+      }
+    }
+    queue.close();
   }
-}
+
+  // Until all are done.
+  void help(int thread, int team) const {
+    const auto closed = [](const WorkQueue& queue) { return queue.closed(); };
+    for (Backoff backoff; !std::all_of(queues_, queues_ + team, closed);)
+      if (!help_fullest(thread, team)) backoff.wait();
+  }
+
+ private:
+  std::int64_t first_piece(int thread, int team) const { return pieces_ * thread / team; }
+  int split_of(std::int64_t piece) const { return static_cast<int>(piece % cut_.splits); }
+
+  WinogradTask task_of(std::int64_t piece, int owner) const {
+    const std::int64_t block = piece / cut_.splits;  // over groups, too
+    const std::ptrdiff_t group = block / cut_.blocks, at = block % cut_.blocks;
+    const std::int64_t first = cut_.steps * at / cut_.blocks * cut_.step;
+    const std::int64_t last = std::min(cut_.steps * (at + 1) / cut_.blocks * cut_.step, tiles_);
+    const int tiles = static_cast<int>(last - first);
+    const std::ptrdiff_t group_weights =
+        std::ptrdiff_t{points_} * s_.c * ceil_div(s_.k, form_.filter_step) * form_.filter_step;
+    const bool planes = run_.desc.layout == Layout::nchw;
+    float* scratch = run_.scratch + queue_floats(run_.threads) + static_cast<std::size_t>(owner) * scratch_.all();
+    return {s_,
+            first,
+            tiles,
+            WinogradOrder(s_, run_.variant.rows, first, tiles),
+            panel_,
+            run_.weights + group * group_weights,
+            run_.bias + group * s_.k,
+            run_.src + group * s_.c * (planes ? std::ptrdiff_t{s_.h} * s_.w : 1),
+            run_.dst + group * s_.k * (planes ? std::ptrdiff_t{s_.p} * s_.q : 1),
+            scratch,
+            scratch + scratch_.v,
+            scratch + scratch_.v + scratch_.m};
+  }
+
+  void multiply(const WinogradTask& task, WorkQueue& queue, WorkQueue::Units units) const {
+    const auto points = static_cast<std::uint32_t>(points_);
+    const auto begin = static_cast<int>(units.begin % points);
+    form_.multiply(task, static_cast<int>(units.begin / points % static_cast<std::uint32_t>(panels_)), begin,
+                   begin + static_cast<int>(units.count()));
+    queue.finish(units.count());
+  }
+
+  // Points of whoever has most left of a panel, one after the other.
+  bool help_fullest(int thread, int team) const {
+    // A last point is not worth it: v comes from another core's cache, and must go back when it is filled again.
+    constexpr std::uint32_t kEnough = 1;
+    WorkQueue* queue = fullest(queues_, team, thread, kEnough);
+    if (queue == nullptr) return false;
+    const auto owner = static_cast<int>(queue - queues_);
+    constexpr std::uint32_t kOneOf = 64;  // points that a panel has at most
+    std::optional<WinogradTask> task;
+    std::int64_t piece = -1;
+    while (queue->left() > kEnough) {
+      const WorkQueue::Units taken = queue->take_back(kOneOf);
+      if (taken.count() == 0) break;
+      const std::int64_t of = first_piece(owner, team) + taken.begin / points_ / panels_;
+      if (of != piece) task.emplace(task_of(of, owner));
+      piece = of;
+      multiply(*task, *queue, taken);
+    }
+    return task.has_value();
+  }
+
+  const Run& run_;
+  const WinogradForm& form_;
+  WinogradShape s_;
+  std::int64_t tiles_;
+  int points_, panel_, panels_;
+  Cut cut_;
+  std::int64_t pieces_;
+  Scratch scratch_;
+  WorkQueue* queues_;
+};
 
 void execute(const Run& run) noexcept {
-  const int m = run.variant.rows;
-  const WinogradForm& form = form_of(run.desc, run.variant.isa, m);
-  const WinogradShape s = shape_of(run.desc, m);
-  const std::int64_t tiles = tile_count(s, run.desc.n);
-  const int wanted = useful_threads(run.desc.flops(), run.threads);
-  const Cut cut = cut_work(form, s, tiles, m, run.desc.groups, panel_of(form, run.variant), wanted);
-  const std::int64_t pieces = cut.blocks * cut.splits * run.desc.groups;
-  const std::size_t scratch_per_thread = Scratch(form, s, tiles).all();
-  for_each_share(wanted, pieces, [&](std::int64_t begin, std::int64_t end, int thread) {
-    run_pieces(run, form, s, cut, begin, end, run.scratch + static_cast<std::size_t>(thread) * scratch_per_thread);
+  const int threads = useful_threads(run.desc.flops(), run.threads);
+  const TeamRun team_run(run, form_of(run.desc, run.variant.isa, run.variant.rows), threads);
+  for_each_thread(threads, [&](int thread, int team) {
+    team_run.work(thread, team);
+    team_run.help(thread, team);
   });
 }
 

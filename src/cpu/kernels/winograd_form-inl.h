@@ -57,34 +57,13 @@ class Winograd {
   static int rows_of(const WinogradShape& s, int tile_h) { return std::min(m, s.p - tile_h * m); }
   static int columns_of(const WinogradShape& s, int tile_w) { return std::min(m, s.q - tile_w * m); }
 
-  // Where the tiles of a task stand in v and m. A tile of fewer than m rows or columns lacks points, so that tiles are
-  // sorted: those of few columns alone, whole ones, of few rows alone, of both. What has a point is then one range.
-  struct Order {
-    int slot[kWinogradTiles];
-    int few_columns = 0, whole = 0, few_rows = 0, all = 0;  // ends of the first three kinds, and of all
-
-    explicit Order(const WinogradTask& task) {
-      const WinogradShape& s = task.shape;
-      int kind[kWinogradTiles], next[4] = {};
-      for (int t = 0; t < task.tiles;) {
-        const Segment at = segment(task, t);
-        const bool rows = rows_of(s, at.tile_h) < m;
-        for (int i = 0; i < at.count; ++i, ++t) {
-          const bool columns = columns_of(s, at.tile_w + i) < m;
-          kind[t] = rows ? (columns ? 3 : 2) : (columns ? 0 : 1);
-          for (int later = kind[t] + 1; later < 4; ++later) ++next[later];
-        }
-      }
-      few_columns = next[1], whole = next[2], few_rows = next[3], all = task.tiles;
-      for (int t = 0; t < task.tiles; ++t) slot[t] = next[kind[t]]++;
-    }
-
-    // Slots of the tiles that have point (i, j).
-    std::pair<int, int> with_point(const WinogradShape& s, int i, int j) const {
-      const bool rows = i >= rows_of(s, s.tiles_h - 1) + 2, columns = j >= columns_of(s, s.tiles_w - 1) + 2;
-      return {columns ? few_columns : 0, rows ? whole : columns ? few_rows : all};
-    }
-  };
+  // Slots of the tiles that have point (i, j).
+  static std::pair<int, int> with_point(const WinogradTask& task, int i, int j) {
+    const WinogradShape& s = task.shape;
+    const WinogradOrder& order = task.order;
+    const bool rows = i >= rows_of(s, s.tiles_h - 1) + 2, columns = j >= columns_of(s, s.tiles_w - 1) + 2;
+    return {columns ? order.few_columns : 0, rows ? order.whole : columns ? order.few_rows : order.all};
+  }
 
   // Of a segment's first pixel in planes of h x w.
   static std::ptrdiff_t offset(const Segment& at, int c, int channels, int h, int w) {
@@ -256,13 +235,26 @@ class Winograd {
     }
   }
 
+  // Clears the products of points that tiles at the edges lack: the way back reads all.
+  static HWY_NOINLINE void clear_missing(const WinogradTask& task) {
+    const auto clear = [&](int first, int last, int point) {
+      for (std::ptrdiff_t i = std::ptrdiff_t{first} * kFilterVectors; i < last * kFilterVectors; ++i)
+        std::fill_n(task.m + i * kProducts + point * kLanes, kLanes, 0.0F);
+    };
+    for (int point = 0; point < kPoints * kPoints; ++point) {
+      const auto [first, last] = with_point(task, point / kPoints, point % kPoints);
+      clear(0, first, point);
+      clear(last, task.tiles, point);
+    }
+  }
+
   static void transform_input(const WinogradTask& task) {
     const WinogradShape& s = task.shape;
     const std::ptrdiff_t point = v_stride(s.c, task.tiles), row = v_row(s.c);
-    const Order order(task);
+    clear_missing(task);
     walk(task, s.c, [&](const Segment& at, int i, int c, const Segment& next, int next_c) {
       transform_segment_columns(task, at, c, next, next_c);
-      const int* slot = order.slot + i;
+      const int* slot = task.order.slot + i;
       if constexpr (kPlanes)
         transform_lines(task.staging, slot, at.count, columns_of(s, at.tile_w + at.count - 1), task.v + c, row, point);
       else
@@ -272,36 +264,27 @@ class Winograd {
     });
   }
 
-  // Clears the products of points that tiles at the edges lack: the way back reads all.
-  static HWY_NOINLINE void clear_missing(const WinogradTask& task, const Order& order) {
-    const auto clear = [&](int first, int last, int point) {
-      for (std::ptrdiff_t i = std::ptrdiff_t{first} * kFilterVectors; i < last * kFilterVectors; ++i)
-        std::fill_n(task.m + i * kProducts + point * kLanes, kLanes, 0.0F);
-    };
-    for (int point = 0; point < kPoints * kPoints; ++point) {
-      const auto [first, last] = order.with_point(task.shape, point / kPoints, point % kPoints);
-      clear(0, first, point);
-      clear(last, task.tiles, point);
-    }
+  static int filters_of(const WinogradTask& task, int panel) {
+    return std::min(task.panel, task.shape.k - panel * task.panel);
   }
 
-  // v times one weight panel, `vectors` wide, into m.
-  static void multiply_panel(const WinogradTask& task, const Order& order, int panel, int vectors) {
+  static void multiply(const WinogradTask& task, int panel, int begin, int end) {
     const WinogradShape& s = task.shape;
+    const auto vectors = static_cast<int>(padded(filters_of(task, panel)) / kLanes);
     const std::ptrdiff_t panel_stride = std::ptrdiff_t{vectors} * kLanes, row = v_row(s.c);
     const int lines = std::max(1, task.panel / kLineFloats);  // of a panel, per channel
-    // Weights in the order of use: channels kDepth at a time, then points, then the next panel.
-    const int chunks = (s.c + kDepth - 1) / kDepth, steps = kPoints * kPoints * chunks;
+    // Weights in the order of use: channels kDepth at a time, then points; behind them stands the next panel.
+    const float* first_weights = task.weights + std::ptrdiff_t{panel} * task.panel * s.c * kPoints * kPoints;
+    const int chunks = (s.c + kDepth - 1) / kDepth;
     const auto weights = [&](int step) {
-      const std::ptrdiff_t point = step % steps / chunks, c = std::ptrdiff_t{step % chunks} * kDepth;
-      return task.weights + s.c * (point * padded(s.k) + std::ptrdiff_t{panel + step / steps} * task.panel) +
-             c * panel_stride;
+      const std::ptrdiff_t point = step / chunks, c = std::ptrdiff_t{step % chunks} * kDepth;
+      return first_weights + (point * s.c + c) * panel_stride;
     };
     // Memory is too far away to ask for them one step ahead.
     const bool far = s.c * padded(s.k) * kPoints * kPoints > kCachedWeights;
-    const float *b = weights(0), *next = weights(1);
-    for (int point = 0; point < kPoints * kPoints; ++point) {
-      const auto [first, last] = order.with_point(s, point / kPoints, point % kPoints);
+    const float *b = weights(begin * chunks), *next = weights(begin * chunks + 1);
+    for (int point = begin; point < end; ++point) {
+      const auto [first, last] = with_point(task, point / kPoints, point % kPoints);
       const int tiles = last - first, groups = (tiles + kTileRows - 1) / kTileRows;  // of nearly equal size
       const int slices = (lines + groups - 1) / std::max(1, groups);                 // fetched by each row group
       const float* v = task.v + point * v_stride(s.c, task.tiles);
@@ -421,9 +404,9 @@ class Winograd {
         activate_row(s.activation, dst + f * plane + std::ptrdiff_t{i} * s.q, static_cast<std::size_t>(columns));
   }
 
-  // m of one panel, transformed back, into dst. Not inlined: the products' loops need the registers for themselves.
-  static HWY_NOINLINE void finish_panel(const WinogradTask& task, const Order& order, int k_begin, int filters) {
+  static void finish_panel(const WinogradTask& task, int panel) {
     const WinogradShape& s = task.shape;
+    const int k_begin = panel * task.panel, filters = filters_of(task, panel);
     const float* bias = task.bias + k_begin;
     const auto planes = [&](const Segment& at, int t, int k, const Segment& next, int next_k) {
       const int p = at.tile_h * m, q = at.tile_w * m, rows = rows_of(s, at.tile_h);
@@ -431,7 +414,7 @@ class Winograd {
       float* dst = task.dst + (at.n * s.dst_channels + k_begin + k) * plane + std::ptrdiff_t{p} * s.q + q;
       const std::ptrdiff_t ahead =
           offset(next, next_k, s.dst_channels, s.p, s.q) - offset(at, k, s.dst_channels, s.p, s.q);
-      stage_pixels(task.m + k / kLanes * kProducts, order.slot + t, at.count, bias + k, filters - k, task.staging);
+      stage_pixels(task.m + k / kLanes * kProducts, task.order.slot + t, at.count, bias + k, filters - k, task.staging);
       finish_planes(s, task.staging, filters - k, rows, std::min(at.count * m, s.q - q), ahead, dst);
     };
     if constexpr (kPlanes) return walk(task, filters, planes);
@@ -441,23 +424,13 @@ class Winograd {
       const int rows = rows_of(s, at.tile_h), columns = columns_of(s, at.tile_w);
       float* dst = task.dst + ((at.n * s.p + p) * s.q + q) * s.dst_channels + k_begin;
       for (int k = 0; k < filters; k += kLanes)
-        finish_pixels(s, task.m + (order.slot[t] * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k,
+        finish_pixels(s, task.m + (task.order.slot[t] * kFilterVectors + k / kLanes) * kProducts, bias + k, filters - k,
                       rows, columns, dst + k);
       if (!is_long(s.activation)) continue;
       for (int i = 0; i < rows; ++i)
         for (int j = 0; j < columns; ++j)
           activate_row(s.activation, dst + (std::ptrdiff_t{i} * s.q + j) * s.dst_channels,
                        static_cast<std::size_t>(filters));
-    }
-  }
-
-  static void multiply(const WinogradTask& task) {
-    const Order order(task);
-    clear_missing(task, order);
-    for (int panel = task.panel_begin; panel < task.panel_end; ++panel) {
-      const int k_begin = panel * task.panel, filters = std::min(task.panel, task.shape.k - k_begin);
-      multiply_panel(task, order, panel, static_cast<int>(padded(filters) / kLanes));
-      finish_panel(task, order, k_begin, filters);
     }
   }
 
@@ -469,8 +442,8 @@ class Winograd {
  public:
   static constexpr WinogradForm form() {
     constexpr std::size_t staged = kLine * kPoints * kLanes;
-    return {kSegmentTiles, kPanel,           kLanes,   &transform_filters<m>, &v_floats, &m_floats,
-            staged,        &transform_input, &multiply};
+    return {kSegmentTiles, kPanel,           kLanes,    &transform_filters<m>, &v_floats, &m_floats,
+            staged,        &transform_input, &multiply, &finish_panel};
   }
 };
 

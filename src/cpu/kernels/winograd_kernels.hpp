@@ -32,15 +32,35 @@ struct WinogradShape {
   Activation activation = {};
 };
 
-/// A block of tiles times a range of weight panels. `src`, `dst`, `bias`, `weights` point at the group's first channel.
+/// Where the tiles of a task stand in v and m. A tile of fewer than m rows or columns lacks points, so that tiles are
+/// sorted: those of few columns alone, whole ones, of few rows alone, of both. What has a point is then one range.
+struct WinogradOrder {
+  int slot[kWinogradTiles];
+  int few_columns = 0, whole = 0, few_rows = 0, all = 0;  ///< ends of the first three kinds, and of all
+
+  WinogradOrder(const WinogradShape& s, int m, std::int64_t first_tile, int tiles) : all(tiles) {
+    int kind[kWinogradTiles], next[4] = {};
+    int w = static_cast<int>(first_tile % s.tiles_w), h = static_cast<int>(first_tile / s.tiles_w % s.tiles_h);
+    for (int t = 0; t < tiles; ++t) {
+      const bool rows = s.p - h * m < m, columns = s.q - w * m < m;
+      kind[t] = rows ? (columns ? 3 : 2) : (columns ? 0 : 1);
+      for (int later = kind[t] + 1; later < 4; ++later) ++next[later];
+      if (++w == s.tiles_w) w = 0, h = h + 1 == s.tiles_h ? 0 : h + 1;
+    }
+    few_columns = next[1], whole = next[2], few_rows = next[3];
+    for (int t = 0; t < tiles; ++t) slot[t] = next[kind[t]]++;
+  }
+};
+
+/// A block of tiles of one group. `src`, `dst`, `bias`, `weights` point at the group's first channel.
 struct WinogradTask {
   const WinogradShape& shape;
   std::int64_t first_tile;
-  int tiles;                   ///< at most kWinogradTiles
-  int panel;                   ///< filters of a weight panel
-  int panel_begin, panel_end;  ///< weight panels
-  const float* weights;        ///< [points][panel][c][filter of the panel]; the last panel may be narrower
-  const float* bias;           ///< [k]
+  int tiles;             ///< at most kWinogradTiles
+  WinogradOrder order;   ///< of these tiles
+  int panel;             ///< filters of a weight panel
+  const float* weights;  ///< [panel][points][c][filter of the panel]; the last panel may be narrower
+  const float* bias;     ///< [k]
   const float* src;
   float* dst;
   float* v;        ///< transformed patches: [points][slot of a tile][c]
@@ -58,9 +78,12 @@ struct WinogradForm {
   std::size_t (*v_floats)(int c, int tiles);
   std::size_t (*m_floats)(int tiles);
   std::size_t staging_floats;
+  /// Fills `v`, and clears in `m` what no product will fill.
   void (*transform_input)(const WinogradTask& task);
-  /// Needs the task's `v`; transforms back, adds bias and (accumulate) dst, activates, writes dst.
-  void (*multiply)(const WinogradTask& task);
+  /// v times weight panel `panel` into m, for points [begin, end).
+  void (*multiply)(const WinogradTask& task, int panel, int begin, int end);
+  /// m of a panel, all its points: transforms back, adds bias and (accumulate) dst, activates, writes dst.
+  void (*finish)(const WinogradTask& task, int panel);
 };
 
 struct WinogradKernels {

@@ -264,14 +264,19 @@ TEST(WinogradPanels, AreHalvedWhereALargeTeamsWeightsThenFitItsL2) {
   info.isas = {cpu::Isa::avx512};
   const Conv2dDesc d = Conv2dDesc::parse("n1c256h14w14k256r3s3ph1pw1");
   const int whole = kernels->f4x4_nchw.panel / kernels->f4x4_nchw.filter_step;
-  const auto vectors = [&](std::size_t l2_bytes, int threads) {
+  const auto vectors_of = [&](const Conv2dDesc& problem, std::size_t l2_bytes, int threads) {
     info.l2_bytes = l2_bytes;
-    return cpu::winograd.variants(d, info, threads).front().vectors;
+    return cpu::winograd.variants(problem, info, threads).front().vectors;
   };
+  const auto vectors = [&](std::size_t l2_bytes, int threads) { return vectors_of(d, l2_bytes, threads); };
   EXPECT_EQ(vectors(2 << 20, 16), whole / 2);
   EXPECT_EQ(vectors(2 << 20, 1), whole) << "no team";
   EXPECT_EQ(vectors(8 << 20, 16), whole) << "they fit anyway";
   EXPECT_EQ(vectors(512 << 10, 16), whole) << "nor do half panels fit";
+  // Four tiles: whole panels are too few for 16 threads, so all weights would be read twice.
+  info.l3_bytes = std::size_t{256} << 20;
+  EXPECT_EQ(vectors_of(Conv2dDesc::parse("n1c512h7w7k512r3s3ph1pw1"), 2 << 20, 16), whole / 2);
+  EXPECT_EQ(vectors_of(Conv2dDesc::parse("n1c512h14w14k512r3s3ph1pw1"), 2 << 20, 16), whole);
 }
 
 std::vector<cpu::Isa> vector_isas() {

@@ -101,10 +101,16 @@ Cut cut_work(const WinogradForm& form, const WinogradShape& s, std::int64_t tile
 // Half a register tile of filters takes this many times as long as half the time of a whole one.
 constexpr double kHalfPanel = 1.08;
 
+// What reading a weight again costs a machine, in multiply-adds.
+double weight_cost(const Conv2dDesc& desc, int m, const CpuInfo& info) {
+  const double packed = core::winograd_points(m) * static_cast<double>(desc.weights_size()) / 9 * sizeof(float);
+  return packed < 0.6 * static_cast<double>(info.l3_bytes) ? kCachedWeight : kWeight;
+}
+
 // Filters of a panel: as many as a register tile has, or half as many where a large team can then divide the filters so
-// finely that a thread's weights stay in its L2, and could not before.
+// finely that a thread's weights stay in its L2, and could not before; or that a thread reads so many fewer of them.
 int best_panel(const WinogradForm& form, const WinogradShape& s, std::int64_t tiles, int m, int groups, int threads,
-               std::size_t l2_bytes) {
+               std::size_t l2_bytes, double weight) {
   constexpr int kLeastHalf = 2 * kFilterLine;  // narrower, sums would wait for one another
   const int half = form.panel / 2;
   if (half < kLeastHalf || threads <= 2) return form.panel;
@@ -113,8 +119,10 @@ int best_panel(const WinogradForm& form, const WinogradShape& s, std::int64_t ti
   };
   const Cut whole = cut_work(form, s, tiles, m, groups, form.panel, threads);
   const Cut halved = cut_work(form, s, tiles, m, groups, half, threads);
-  if (stays(whole) || !stays(halved)) return form.panel;
-  return halved.cost + (kHalfPanel - 1) * halved.multiply_adds < whole.cost ? half : form.panel;
+  if (stays(whole)) return form.panel;
+  if (stays(halved)) weight = kWeight;  // of those that do not
+  const auto cost = [&](const Cut& cut, double panel) { return panel * cut.multiply_adds + weight * cut.weights_read; };
+  return cost(halved, kHalfPanel) < cost(whole, 1) ? half : form.panel;
 }
 
 std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int threads) {
@@ -133,11 +141,10 @@ std::vector<Variant> variants(const Conv2dDesc& desc, const CpuInfo& info, int t
       const WinogradShape s = shape_of(desc, m);
       const std::int64_t tiles = tile_count(s, desc.n);
       const int team = useful_threads(desc.flops(), threads);
-      const int panel = best_panel(form, s, tiles, m, desc.groups, team, info.l2_bytes);
+      const double weight = weight_cost(desc, m, info);
+      const int panel = best_panel(form, s, tiles, m, desc.groups, team, info.l2_bytes, weight);
       variant.vectors = panel / form.filter_step;  // of a weight panel
       const Cut cut = cut_work(form, s, tiles, m, desc.groups, panel, team);
-      const double packed = core::winograd_points(m) * static_cast<double>(desc.weights_size()) / 9 * sizeof(float);
-      const double weight = packed < 0.6 * static_cast<double>(info.l3_bytes) ? kCachedWeight : kWeight;
       variant.cost_ms = predicted_ms(info, isa, 2 * (cut.multiply_adds + weight * cut.weights_read), 0.93, 1) +
                         (team > 1 ? kForkJoinMs : 0);
       found.push_back(std::move(variant));

@@ -361,6 +361,8 @@ void execute(const Run& run) noexcept {
     else
       pixels_task(run, shape, kernels, tables, image, slice, first_p, scratch);
   };
+  constexpr double kSoon = 1e6;  // flops of a thread
+  if (d.flops() < kSoon * threads) return for_each_task(threads, tasks, run_task);
   for_each_share(run.scratch, threads, tasks, [&](Share share, int thread) {
     for (Index begin = 0, end = 0; share.next(begin, end);)
       for (Index task = begin; task < end; ++task) run_task(task, thread);

@@ -175,12 +175,13 @@ void for_each_share(float* scratch, int threads, std::ptrdiff_t units, const Run
   for_each_thread(threads, [&](int thread, int) { run(Share(queues, threads, thread, units, grain), thread); });
 }
 
-/// Calls run(task, thread) for every task of [0, tasks), always the same tasks on a thread: for work that memory
-/// bounds, which loses more by data that changes cores than it wins by an even finish.
+/// Calls run(task, thread) for every task of [0, tasks), always the same tasks on a thread: for work that memory bounds
+/// or that ends soon, which loses more by data that changes cores than it wins by an even finish.
 template <class Run>
 void for_each_task(int threads, std::ptrdiff_t tasks, const Run& run) {
   for_each_thread(threads, [&](int thread, int team) {
-    for (std::ptrdiff_t task = tasks * thread / team; task < tasks * (thread + 1) / team; ++task) run(task, thread);
+    const std::ptrdiff_t end = tasks * (thread + 1) / team;
+    for (std::ptrdiff_t task = tasks * thread / team; task < end; ++task) run(task, thread);
   });
 }
 

@@ -239,7 +239,7 @@ class TeamRun {
         queues_(make_queues(run.scratch, threads)) {}
 
   // Units of a thread's queue: the points of one panel of one piece, numbered over the thread's pieces and their
-  // panels.
+  // panels: 2^32 of them are hundreds of gigabytes of dst.
   void work(int thread, int team) const {
     WorkQueue& queue = queues_[thread];
     const std::uint32_t part = team == 1 ? 1 : 4;

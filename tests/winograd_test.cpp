@@ -262,6 +262,7 @@ TEST(WinogradPanels, AreHalvedWhereALargeTeamsWeightsThenFitItsL2) {
   const cpu::WinogradKernels* kernels = cpu::winograd_kernels(cpu::Isa::avx512);
   if (kernels == nullptr) GTEST_SKIP() << "no kernels for AVX-512";
   info.isas = {cpu::Isa::avx512};
+  info.arch = "zen4";
   const Conv2dDesc d = Conv2dDesc::parse("n1c256h14w14k256r3s3ph1pw1");
   const int whole = kernels->f4x4_nchw.panel / kernels->f4x4_nchw.filter_step;
   const auto vectors_of = [&](const Conv2dDesc& problem, std::size_t l2_bytes, int threads) {
@@ -283,6 +284,25 @@ std::vector<cpu::Isa> vector_isas() {
   std::vector<cpu::Isa> isas = cpu::cpu_info().isas;
   std::erase(isas, cpu::Isa::scalar);
   return isas;
+}
+
+// 512 at 7: F(4x4) has half of F(2x2)'s products, but 2.25 times its weights.
+TEST(WinogradTiles, AreSmallWhereWeightsComeSlowly) {
+  cpu::CpuInfo info = cpu::cpu_info();
+  if (cpu::winograd_kernels(cpu::Isa::avx512) == nullptr) GTEST_SKIP() << "no kernels for AVX-512";
+  info.isas = {cpu::Isa::avx512};
+  info.l2_bytes = 2 << 20;
+  info.l3_bytes = std::size_t{256} << 20;
+  const auto best_tile = [&](const char* arch, const char* problem) {
+    info.arch = arch;
+    const std::vector<cpu::Variant> found = cpu::winograd.variants(Conv2dDesc::parse(problem), info, 4);
+    return std::ranges::min(found, {}, &cpu::Variant::cost_ms).rows;
+  };
+  constexpr const char* kFewTiles = "n1c512h7w7k512r3s3ph1pw1";
+  constexpr const char* kManyTiles = "n1c128h56w56k128r3s3ph1pw1";
+  EXPECT_EQ(best_tile("emerald-rapids", kFewTiles), 2);
+  EXPECT_EQ(best_tile("emerald-rapids", kManyTiles), 4);
+  EXPECT_EQ(best_tile("zen4", kFewTiles), 4);
 }
 
 INSTANTIATE_TEST_SUITE_P(cpu, Winograd, testing::ValuesIn(vector_isas()),

@@ -23,6 +23,14 @@ inline double peak_gflops(const CpuInfo& info, Isa isa) {
   return ghz;
 }
 
+/// Intel's server parts, whose cores stand in a mesh: one gets about 15 GB/s from the last-level cache, no more than
+/// from memory (measured on emerald-rapids).
+inline bool has_slow_l3(const CpuInfo& info) {
+  for (const char* arch : {"skylake-avx512", "ice-lake-server", "sapphire-rapids", "emerald-rapids", "granite-rapids"})
+    if (info.arch == arch) return true;
+  return false;
+}
+
 /// Threads worth starting for `flops`: each needs about 4 us of work to repay its wake-up. Depends on the problem
 /// alone; results may not depend on it.
 inline int useful_threads(double flops, int threads) {

@@ -14,10 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <thread>
 #include <type_traits>
-
-#include "hwy/cache_control.h"
 
 namespace convrt::cpu {
 
@@ -90,22 +87,6 @@ inline WorkQueue* make_queues(float* scratch, int threads) {
   std::uninitialized_default_construct_n(queues, threads);
   return queues;
 }
-
-/// For loops that wait for another thread: a few pauses, then the core is offered to others, which may be who is
-/// waited for.
-class Backoff {
- public:
-  void wait() {
-    constexpr int kPauses = 100;
-    if (++waited_ <= kPauses)
-      hwy::Pause();
-    else
-      std::this_thread::yield();
-  }
-
- private:
-  int waited_ = 0;
-};
 
 /// Of the other threads' queues the one with the most units left, null where none has more than `enough`.
 inline WorkQueue* fullest(WorkQueue* queues, int team, int thread, std::uint32_t enough) {

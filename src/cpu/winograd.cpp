@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <numeric>
 #include <optional>
+#include <thread>
 
 #include "core/winograd.hpp"
 #include "cpu/algorithm.hpp"
@@ -104,7 +105,7 @@ constexpr double kHalfPanel = 1.08;
 // What reading a weight again costs a machine, in multiply-adds.
 double weight_cost(const Conv2dDesc& desc, int m, const CpuInfo& info) {
   const double packed = core::winograd_points(m) * static_cast<double>(desc.weights_size()) / 9 * sizeof(float);
-  return packed < 0.6 * static_cast<double>(info.l3_bytes) ? kCachedWeight : kWeight;
+  return packed < 0.6 * static_cast<double>(info.l3_bytes) && !has_slow_l3(info) ? kCachedWeight : kWeight;
 }
 
 // Filters of a panel: as many as a register tile has, or half as many where a large team can then divide the filters so
@@ -257,7 +258,7 @@ class TeamRun {
         const auto unit = static_cast<std::uint32_t>(((piece - first) * panels_ + panel) * points_);
         queue.post({unit, unit + static_cast<std::uint32_t>(points_)});
         for (WorkQueue::Units taken; (taken = queue.take_front(part)).count() > 0;) multiply(task, queue, taken);
-        for (Backoff backoff; !queue.all_finished();) backoff.wait();
+        while (!queue.all_finished()) std::this_thread::yield();
         form_.finish(task, panel);
       }
     }
@@ -267,8 +268,8 @@ class TeamRun {
   // Until all are done.
   void help(int thread, int team) const {
     const auto closed = [](const WorkQueue& queue) { return queue.closed(); };
-    for (Backoff backoff; !std::all_of(queues_, queues_ + team, closed);)
-      if (!help_fullest(thread, team)) backoff.wait();
+    while (!std::all_of(queues_, queues_ + team, closed))
+      if (!help_fullest(thread, team)) std::this_thread::yield();
   }
 
  private:

@@ -161,8 +161,9 @@ void for_each_share(float* scratch, int threads, std::ptrdiff_t units, const Run
 template <class Run>
 void for_each_task(int threads, std::ptrdiff_t tasks, const Run& run) {
   for_each_thread(threads, [&](int thread, int team) {
-    const std::ptrdiff_t end = tasks * (thread + 1) / team;
-    for (std::ptrdiff_t task = tasks * thread / team; task < end; ++task) run(task, thread);
+    // Rounded up: the caller's thread, which starts first, has one more rather than one less.
+    const std::ptrdiff_t first = (tasks * thread + team - 1) / team, end = (tasks * (thread + 1) + team - 1) / team;
+    for (std::ptrdiff_t task = first; task < end; ++task) run(task, thread);
   });
 }
 

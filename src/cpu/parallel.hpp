@@ -6,6 +6,7 @@
 /// system takes a core away. So every thread begins with an equal share of neighbouring units, which keeps what it
 /// reads in its own cache from run to run, and takes over some of another's when it has none left (affinity scheduling:
 /// Markatos and LeBlanc, "Using Processor Affinity in Loop Scheduling on Shared-Memory Multiprocessors", 1994).
+/// OpenMP's own schedules either stay with equal shares or forget who had what.
 #pragma once
 
 #include <omp.h>

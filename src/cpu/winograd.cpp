@@ -253,7 +253,7 @@ class TeamRun {
         form_.transform_input(task);
         transformed = block;
       }
-      const int split = split_of(piece);
+      const auto split = static_cast<int>(piece % cut_.splits);
       for (int panel = panels_ * split / cut_.splits; panel < panels_ * (split + 1) / cut_.splits; ++panel) {
         const auto unit = static_cast<std::uint32_t>(((piece - first) * panels_ + panel) * points_);
         queue.post({unit, unit + static_cast<std::uint32_t>(points_)});
@@ -274,7 +274,6 @@ class TeamRun {
 
  private:
   std::int64_t first_piece(int thread, int team) const { return pieces_ * thread / team; }
-  int split_of(std::int64_t piece) const { return static_cast<int>(piece % cut_.splits); }
 
   WinogradTask task_of(std::int64_t piece, int owner) const {
     const std::int64_t block = piece / cut_.splits;  // over groups, too
